@@ -1,0 +1,1 @@
+"""Networks: the multi-channel EGNN on bare tensors and the denoisers built around it."""
