@@ -27,9 +27,7 @@ def heights(cell: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems 3"]:
     return 1.0 / torch.linalg.inv(cell).norm(dim=-2)
 
 
-def fractional(
-    positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]
-) -> Float[Tensor, "atoms 3"]:
+def fractional(positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
     """Fractional coordinates s with r = s · cell.
 
     >>> fractional(torch.tensor([[1.0, 0.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
@@ -56,9 +54,7 @@ def wrap(positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) 
     return positions - cartesian(torch.floor(fractional(positions, cell)), cell)
 
 
-def minimum_image(
-    vectors: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]
-) -> Float[Tensor, "atoms 3"]:
+def minimum_image(vectors: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
     """Vectors reduced to |s_i| ≤ ½. The shortest image only where it is shorter than half of each height.
 
     >>> minimum_image(torch.tensor([[1.5, 0.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
@@ -67,9 +63,7 @@ def minimum_image(
     return vectors - cartesian(torch.round(fractional(vectors, cell)), cell)
 
 
-def deform(
-    cell: Float[Tensor, "*systems 3 3"], strain: Float[Tensor, "*systems 3 3"]
-) -> Float[Tensor, "*systems 3 3"]:
+def deform(cell: Float[Tensor, "*systems 3 3"], strain: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems 3 3"]:
     """Cell under a strain ε: rows a → a (1 + ε).
 
     >>> deform(torch.eye(3), 0.5 * torch.eye(3))[0].tolist()

@@ -45,9 +45,7 @@ def segment_mean(
     >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 0, 1]), n_systems=2).tolist()
     [1.5, 4.0]
     """
-    counts = segment_sum(
-        torch.ones_like(values[(...,) + (0,) * (values.ndim - 1)]), system, n_systems=n_systems
-    )
+    counts = segment_sum(torch.ones_like(values[(...,) + (0,) * (values.ndim - 1)]), system, n_systems=n_systems)
     total = segment_sum(values, system, n_systems=n_systems)
     return total / counts.clamp(min=1).reshape(-1, *(1,) * (values.ndim - 1))
 

@@ -47,9 +47,7 @@ class Structures:
             raise ValueError(f"`cell` must be [{len(self.n_atoms)}, 3, 3], got {tuple(self.cell.shape)}")
         for name, values in self.properties.items():
             if len(values) != len(self.n_atoms):
-                raise ValueError(
-                    f"property {name!r} has {len(values)} values for {len(self.n_atoms)} systems"
-                )
+                raise ValueError(f"property {name!r} has {len(values)} values for {len(self.n_atoms)} systems")
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -84,24 +82,14 @@ class Structures:
         masses = torch.as_tensor(MASSES, dtype=self.cell.dtype, device=self.device)[self.species]
         return segment_sum(masses, self.system, n_systems=len(self)) / self.volume * AMU_PER_A3_IN_G_PER_CM3
 
-    def to(
-        self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None
-    ) -> "Structures":
+    def to(self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None) -> "Structures":
         """The batch on another device, floating-point arrays in another precision."""
-        move = {
-            f.name: _moved(getattr(self, f.name), device, dtype)
-            for f in fields(self)
-            if f.name != "properties"
-        }
-        return replace(
-            self, **move, properties={k: _moved(v, device, dtype) for k, v in self.properties.items()}
-        )
+        move = {f.name: _moved(getattr(self, f.name), device, dtype) for f in fields(self) if f.name != "properties"}
+        return replace(self, **move, properties={k: _moved(v, device, dtype) for k, v in self.properties.items()})
 
     def wrapped(self) -> "Structures":
         """The same structures with every atom inside its cell."""
-        return replace(
-            self, positions=lattice.wrap(self.positions, self.cell.to(self.positions.dtype)[self.system])
-        )
+        return replace(self, positions=lattice.wrap(self.positions, self.cell.to(self.positions.dtype)[self.system]))
 
     def select(self, systems: Int[Tensor, " chosen"] | Sequence[int]) -> "Structures":
         """The chosen systems, in the order given; a system may come twice."""
@@ -140,16 +128,11 @@ def concatenate(batches: Sequence[Structures]) -> Structures:
         raise ValueError("`batches` is empty: nothing to concatenate")
     names = {name: values for batch in batches for name, values in batch.properties.items()}
     properties = {
-        name: torch.cat(
-            [b.properties.get(name, like.new_full((len(b), *like.shape[1:]), torch.nan)) for b in batches]
-        )
+        name: torch.cat([b.properties.get(name, like.new_full((len(b), *like.shape[1:]), torch.nan)) for b in batches])
         for name, like in names.items()
     }
     return Structures(
-        *(
-            torch.cat([getattr(b, name) for b in batches])
-            for name in ("positions", "species", "cell", "n_atoms")
-        ),
+        *(torch.cat([getattr(b, name) for b in batches]) for name in ("positions", "species", "cell", "n_atoms")),
         properties,
     )
 

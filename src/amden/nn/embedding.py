@@ -1,0 +1,67 @@
+"""Initial node features: time, elements and target properties with their learned null (eq. 13, 14)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PropertyScale:
+    """Mean and standard deviation of a property in the training set, in its own unit: what scales it for the network."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"`std` of a property must be positive, got {self.std}: does it vary in the data?")
+
+
+class PropertyEmbedding(nn.Module):
+    """LayerNorm(Linear(y)) of a scaled property (eq. 13); NaN, no target, has an embedding of its own, learned too."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, scale: PropertyScale, *, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(scale.mean))
+        self.register_buffer("std", torch.tensor(scale.std))
+        self.linear = nn.Linear(1, width)
+        self.norm = nn.LayerNorm(width)
+        self.null = nn.Parameter(torch.randn(width))
+
+    def forward(self, values: Float[Tensor, " systems"]) -> Float[Tensor, "systems width"]:
+        """Embedding of each system's target."""
+        missing = torch.isnan(values)
+        scaled = torch.where(missing, 0.0, (values - self.mean) / self.std)
+        return torch.where(missing[:, None], self.null, self.norm(self.linear(scaled[:, None])))
+
+
+class NodeFeatures(nn.Module):
+    """[t, elements, property embeddings] of each atom (eq. 14)."""
+
+    def __init__(self, scales: Mapping[str, PropertyScale], *, element_width: int, property_width: int) -> None:
+        super().__init__()
+        self.properties = nn.ModuleDict(
+            {name: PropertyEmbedding(scale, width=property_width) for name, scale in scales.items()}
+        )
+        self.width = 1 + element_width + property_width * len(scales)
+
+    def forward(
+        self,
+        t: Float[Tensor, " systems"],
+        elements: Float[Tensor, "atoms classes"],
+        conditions: Mapping[str, Float[Tensor, " systems"]],
+        system: Tensor,
+    ) -> Float[Tensor, "atoms features"]:
+        """Features of each atom; a property without a target counts as missing."""
+        missing = torch.full_like(t, torch.nan)
+        embedded = [embed(conditions.get(name, missing)) for name, embed in self.properties.items()]
+        per_system = torch.cat([t[:, None], *(e.to(t.dtype) for e in embedded)], 1)
+        return torch.cat([per_system[system], elements], 1)

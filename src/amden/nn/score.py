@@ -1,0 +1,106 @@
+"""The score model: a noise predictor around the EGNN (eq. 12, 15), a `Denoiser` for the samplers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from amden.diffusion.denoiser import Noise, Sample
+from amden.diffusion.vocabulary import Vocabulary
+from amden.neighbors import NeighborPlan, neighbor_matrix, neighbor_plan
+from amden.nn.egnn import EGNN, EGNNConfig
+from amden.nn.embedding import NodeFeatures, PropertyScale
+from amden.segment import centred
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """A score model: what it knows and how large it is."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    vocabulary: Vocabulary
+    """Elements, and whether ghosts are among them."""
+    properties: Mapping[str, PropertyScale] = field(default_factory=dict)
+    """Properties it can be conditioned on, with the scale of the training set."""
+    egnn: EGNNConfig = field(default_factory=EGNNConfig)
+    property_width: int = 8
+    """Width of a property embedding d_emb."""
+
+
+class ScoreNetwork(nn.Module):
+    """Predicted noise on bare tensors: what is compiled."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        super().__init__()
+        width = config.vocabulary.width
+        self.features = NodeFeatures(config.properties, element_width=width, property_width=config.property_width)
+        self.egnn = EGNN(config.egnn, features=self.features.width)
+        self.elements = nn.Linear(config.egnn.hidden, width)
+
+    def forward(
+        self,
+        t: Float[Tensor, " systems"],
+        positions: Float[Tensor, "atoms 3"],
+        elements: Float[Tensor, "atoms classes"],
+        conditions: Mapping[str, Float[Tensor, " systems"]],
+        system: Int[Tensor, " atoms"],
+        target: Int[Tensor, "atoms neighbors"],
+        offset: Float[Tensor, "atoms neighbors 3"],
+        chunk: int | None = None,
+    ) -> tuple[Float[Tensor, "atoms 3"], Float[Tensor, "atoms classes"]]:
+        """ε_X = X - X^(L,0) of the first channel and ε_E from the node features (eq. 15)."""
+        features = self.features(t, elements, conditions, system)
+        h, u = self.egnn(features, positions, target, offset, chunk=chunk)
+        return -u[:, 0], self.elements(h).to(positions.dtype)
+
+
+class ScoreModel(nn.Module):
+    """Noise predictor of a noisy sample; equivariant, local, periodic."""
+
+    def __init__(self, config: ScoreConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = ScoreNetwork(config)
+        self._plan: tuple[Tensor, NeighborPlan] | None = None
+
+    def forward(
+        self,
+        sample: Sample,
+        t: Float[Tensor, " systems"],
+        *,
+        plan: NeighborPlan | None = None,
+        chunk: int | None = None,
+    ) -> Noise:
+        """Predicted noise, without drift of the mean position of a system.
+
+        `plan` is what is known of the cells and sizes beforehand; without one it is made, and kept while the sample's
+        cell stays the same tensor. `chunk` bounds memory: that many atoms at a time.
+        """
+        with torch.no_grad():
+            neighbors = neighbor_matrix(
+                sample.positions.detach(),
+                sample.cell,
+                sample.n_atoms,
+                cutoff=self.config.egnn.cutoff,
+                plan=plan or self._planned(sample),
+            )
+        positions, elements = self.network(
+            t,
+            sample.positions,
+            sample.elements,
+            {name: sample.conditions[name] for name in self.config.properties if name in sample.conditions},
+            sample.system,
+            neighbors.target,
+            neighbors.offset,
+            chunk,
+        )
+        return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
+
+    def _planned(self, sample: Sample) -> NeighborPlan:
+        if self._plan is None or self._plan[0] is not sample.cell:
+            plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=self.config.egnn.cutoff)
+            self._plan = (sample.cell, plan)
+        return self._plan[1]
