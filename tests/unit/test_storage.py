@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from amden import storage
+
+TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2], dtype=torch.uint8)}
+
+
+def test_content_comes_back(tmp_path):
+    storage.write(tmp_path / "new" / "x.safetensors", TENSORS, {"note": "Å", "n": [1, 2.5]})
+    stored = storage.read(tmp_path / "new" / "x.safetensors")
+    assert stored.header == {"note": "Å", "n": [1, 2.5]}
+    assert all(torch.equal(stored.tensors[k], v) and stored.tensors[k].dtype == v.dtype for k, v in TENSORS.items())
+
+
+def test_views_of_one_memory_are_written(tmp_path):
+    storage.write(tmp_path / "x", {"a": TENSORS["b"].T, "b": TENSORS["b"][0]}, {})
+    assert torch.equal(storage.read(tmp_path / "x").tensors["a"], TENSORS["b"].T)
+
+
+def test_same_content_same_bytes(tmp_path):
+    header = {str(i): i for i in range(20)}
+    storage.write(tmp_path / "x", TENSORS, header)
+    storage.write(tmp_path / "y", dict(reversed(TENSORS.items())), dict(reversed(header.items())))
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
+
+
+def fail_half_way(path):
+    path.write_text("half")
+    raise OSError("disk full")
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), storage.replacing(path) as temporary:
+        fail_half_way(temporary)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert path.read_text() == "old"
+
+
+def test_foreign_safetensors_have_no_header(tmp_path):
+    save_file(TENSORS, tmp_path / "x", metadata={"format": "pt"})
+    assert storage.read(tmp_path / "x").header is None
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0.0, 1.0, exclude_max=True))
+def test_every_truncation_is_one_clear_error(tmp_path, fraction):
+    storage.write(tmp_path / "x", TENSORS, {"n": 1})
+    content = (tmp_path / "x").read_bytes()
+    (tmp_path / "y").write_bytes(content[: int(fraction * len(content))])
+    with pytest.raises(ValueError, match=r"y: (truncated, damaged or not a safetensors file|the file is empty)"):
+        storage.read(tmp_path / "y")
+
+
+@pytest.mark.parametrize("content", [b"hello, world, this is text", b"\x80\x04\x95" + bytes(40), bytes(200)])
+def test_other_files_are_one_clear_error(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match="x: truncated, damaged or not a safetensors file"):
+        storage.read(tmp_path / "x")
+
+
+def test_a_header_that_is_no_json_is_an_error(tmp_path):
+    save_file(TENSORS, tmp_path / "x", metadata={"amden": "{"})
+    with pytest.raises(ValueError, match="damaged"):
+        storage.read(tmp_path / "x")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such file"):
+        storage.read(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        storage.read(Path(tmp_path))
