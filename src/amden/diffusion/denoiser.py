@@ -6,7 +6,7 @@ A sampler sees only the protocol `Denoiser`; any callable with its signature, a 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -46,6 +46,7 @@ class Noise:
     elements: Float[Tensor, "atoms classes"]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Predicts the noise in a sample at diffusion time `t` of each system; the score is s = -ε/σ(t) (eq. 12, 15)."""
 
@@ -54,6 +55,7 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
 class EnergyDenoiser(Denoiser, Protocol):
     """A denoiser whose score is the gradient of a noise energy (eq. 18-22)."""
 

@@ -6,7 +6,7 @@ g² = dσ²/dt + 2 β σ².
 
 from dataclasses import dataclass, field
 from math import pi
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor
 Time = Float[Tensor, "*systems"]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What a sampler needs to know of a noise schedule; `t` in [0, 1]."""
 

@@ -1,0 +1,83 @@
+"""Score matching (eq. 17): what training minimises, for each system, and the times it is taken at.
+
+The loop, the optimiser and the logs live in `training`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amden.diffusion.corruption import corrupt
+from amden.diffusion.denoiser import Denoiser, Noise, Sample
+from amden.diffusion.schedule import Diffusion
+from amden.segment import segment_mean
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of the loss; that of the positions is 1."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    elements: float = 0.5
+    """λ of eq. 17: weight of the error in the elements' noise."""
+
+    def __post_init__(self) -> None:
+        if not self.elements >= 0:
+            raise ValueError(f"`elements` must not be negative, got {self.elements}")
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Mean squared error of the predicted noise of each system; 1 is what predicting zero scores."""
+
+    positions: Float[Tensor, " systems"]
+    """Mean over atoms and the three directions."""
+    elements: Float[Tensor, " systems"]
+    """Mean over atoms and classes; zero where there is nothing to tell apart."""
+
+    def total(self, weights: LossWeights) -> Float[Tensor, " systems"]:
+        """Loss of each system, positions + λ · elements (eq. 17)."""
+        return self.positions + weights.elements * self.elements
+
+
+def noise_error(predicted: Noise, noise: Noise, sample: Sample) -> Losses:
+    """Mean squared difference between predicted and true noise of each system."""
+
+    def error(a: Tensor, b: Tensor) -> Tensor:
+        squared = (a - b).square()
+        each = squared.mean(1) if squared.shape[1] else squared.sum(1)
+        return segment_mean(each, sample.system, n_systems=len(sample))
+
+    return Losses(error(predicted.positions, noise.positions), error(predicted.elements, noise.elements))
+
+
+def score_matching(
+    denoiser: Denoiser, sample: Sample, *, t: Float[Tensor, " systems"], noise: Noise, diffusion: Diffusion
+) -> Losses:
+    """Errors of a denoiser on clean samples to which `noise` was added at times `t` (eq. 3, 17)."""
+    return noise_error(denoiser(corrupt(sample, t, noise, diffusion), t), noise, sample)
+
+
+def sample_times(
+    n: int, diffusion: Diffusion, generator: torch.Generator, *, stratified: bool = False
+) -> Float[Tensor, " n"]:
+    """Times of `n` systems, each uniform in (t_min, t_max).
+
+    `stratified` spreads the batch evenly over the range, t_i = t_min + (t_max - t_min) · ((u + i/n) mod 1) with one
+    random u: each time is still uniform, but the batch's mean loss varies less (Kingma et al. 2021, arXiv:2107.00630,
+    appendix I.1).
+
+    >>> times = sample_times(4, Diffusion(), torch.Generator().manual_seed(0), stratified=True)
+    >>> torch.floor(4 * (times - 0.01) / 0.98).sort().values.tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    device = generator.device
+    if stratified:
+        u = torch.rand((1,), generator=generator, device=device)
+        fraction = torch.remainder(u + torch.arange(n, device=device) / n, 1.0)
+    else:
+        fraction = torch.rand((n,), generator=generator, device=device)
+    return diffusion.t_min + (diffusion.t_max - diffusion.t_min) * fraction
