@@ -8,13 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def system_index(n_atoms: Int[Tensor, " systems"]) -> Int[Tensor, " atoms"]:
-    """Index of the system of each atom.
+def system_index(n_atoms: Int[Tensor, " systems"], *, total: int | None = None) -> Int[Tensor, " atoms"]:
+    """Index of the system of each atom; where `total`, the number of atoms, is given, nothing waits for a GPU.
 
     >>> system_index(torch.tensor([2, 1])).tolist()
     [0, 0, 1]
     """
-    return torch.repeat_interleave(torch.arange(n_atoms.shape[0], device=n_atoms.device), n_atoms)
+    systems = torch.arange(n_atoms.shape[0], device=n_atoms.device)
+    return torch.repeat_interleave(systems, n_atoms, output_size=total)
 
 
 def first_atom(n_atoms: Int[Tensor, " systems"]) -> Int[Tensor, " systems"]:

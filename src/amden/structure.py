@@ -59,7 +59,7 @@ class Structures:
     @cached_property
     def system(self) -> Int[Tensor, " atoms"]:
         """System of each atom."""
-        return system_index(self.n_atoms)
+        return system_index(self.n_atoms, total=len(self.positions))
 
     @cached_property
     def first(self) -> Int[Tensor, " systems"]:

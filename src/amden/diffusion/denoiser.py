@@ -32,7 +32,7 @@ class Sample:
     @cached_property
     def system(self) -> Int[Tensor, " atoms"]:
         """System of each atom."""
-        return system_index(self.n_atoms)
+        return system_index(self.n_atoms, total=len(self.positions))
 
     def __len__(self) -> int:
         return len(self.n_atoms)
