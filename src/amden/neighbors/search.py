@@ -1,0 +1,62 @@
+"""The two questions one can ask: a list of edges of structures, or a matrix of neighbours for a network."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from amden.neighbors.binned import binned_list
+from amden.neighbors.dense import dense_list, dense_matrix
+from amden.neighbors.edges import NeighborList, NeighborMatrix, edges_to_matrix
+from amden.neighbors.plan import NeighborPlan, neighbor_plan, rounded_up
+from amden.structure import Structures
+
+
+def neighbor_list(structures: Structures, *, cutoff: float) -> NeighborList:
+    """All pairs of atoms and images closer than `cutoff` Å, both directions, sorted by source.
+
+    >>> atom = Structures(torch.zeros(1, 3), torch.tensor([14]), torch.eye(3)[None], torch.tensor([1]))
+    >>> len(neighbor_list(atom, cutoff=1.1))
+    6
+    """
+    plan = neighbor_plan(structures.cell.to(structures.positions.dtype), structures.n_atoms, cutoff=cutoff)
+    return planned_list(structures.positions, plan)
+
+
+def planned_list(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> NeighborList:
+    """The list by a plan made before."""
+    return dense_list(positions, plan) if plan.dense else binned_list(positions, plan)
+
+
+def neighbor_matrix(
+    positions: Float[Tensor, "atoms 3"],
+    cell: Float[Tensor, "systems 3 3"],
+    n_atoms: Int[Tensor, " systems"],
+    *,
+    cutoff: float,
+    capacity: int | None = None,
+    multiple: int = 8,
+    plan: NeighborPlan | None = None,
+) -> NeighborMatrix:
+    """Neighbours closer than `cutoff` Å with a row an atom, nearest first.
+
+    `capacity` fixes the length of the rows: then a dense plan needs no host synchronisation, and `overflow` tells
+    whether neighbours were dropped. None counts, and rounds up to a `multiple`. A `plan` made before for the same
+    cells, sizes and cutoff brings its own capacity.
+
+    >>> pair = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    >>> found = neighbor_matrix(pair, 9.0 * torch.eye(3)[None], torch.tensor([2]), cutoff=3.0, capacity=2)
+    >>> found.target.tolist(), found.n_neighbors.tolist()
+    ([[1, 0], [0, 1]], [1, 1])
+    """
+    if plan is None:
+        plan = neighbor_plan(cell.to(positions.dtype), n_atoms, cutoff=cutoff, capacity=capacity, multiple=multiple)
+    elif plan.cutoff != cutoff:
+        raise ValueError(f"`plan` was made for a cutoff of {plan.cutoff} Å, not {cutoff} Å")
+    if plan.dense:
+        return dense_matrix(positions, plan)
+    edges = binned_list(positions, plan)
+    lattice = plan.cell.to(positions.dtype)[plan.system[edges.source]]
+    offset = torch.einsum("ei,eij->ej", edges.shift.to(positions.dtype), lattice)
+    vectors = positions[edges.target] - positions[edges.source] + offset
+    places = plan.capacity or rounded_up(int(torch.bincount(edges.source, minlength=1).max()), plan.multiple)
+    return edges_to_matrix(edges, vectors, offset, n_atoms=len(positions), cutoff=plan.cutoff, capacity=places)
