@@ -160,7 +160,7 @@ def _completed(cls: type, given: Mapping[str, Any], default: object | None) -> d
         if isinstance(section, type) and is_dataclass(section) and isinstance(value, Mapping):
             result[f.name] = _completed(section, value, inner if type(inner) is section else None)
         elif default is not None and f.name not in given:
-            result[f.name] = TypeAdapter(section).dump_python(inner, mode="json")
+            result[f.name] = TypeAdapter(hints[f.name]).dump_python(inner, mode="json")
     return result
 
 

@@ -1,0 +1,88 @@
+"""One safetensors file of structures: the unit a dataset on disk is made of. Folders of them are `dataset`'s matter.
+
+========================== ============= =========================================
+tensor                     type          content
+========================== ============= =========================================
+`positions`  [atoms, 3]    float32       Å, atoms of all systems one after the other
+`species`    [atoms]       uint8         atomic numbers, 0 a ghost
+`cell`       [systems,3,3] float         lattice vectors as rows, Å
+`n_atoms`    [systems]     int32
+`property.<name>`          float         [systems, ...]
+========================== ============= =========================================
+
+The header holds `kind` ("structures"), `version` of this layout, the `amden` that wrote it, and `provenance`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from amden import __version__, storage
+from amden.structure import Structures
+
+VERSION: Final = 1
+"""Version of the layout above."""
+
+_ARRAYS: Final = ("positions", "species", "cell", "n_atoms")
+_PREFIX: Final = "property."
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Structures and where they come from."""
+
+    structures: Structures
+    provenance: Mapping[str, Any]
+
+
+def save_shard(path: str | Path, structures: Structures, *, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write structures as one file, whole or not at all; `provenance` is any JSON mapping.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> one = Structures(torch.zeros(1, 3), torch.tensor([14]), torch.eye(3)[None], torch.tensor([1]))
+    >>> with TemporaryDirectory() as folder:
+    ...     save_shard(f"{folder}/one.safetensors", one)
+    ...     load_shard(f"{folder}/one.safetensors").structures
+    Structures(1 systems, 1 atoms, elements Si)
+    """
+    tensors = {
+        "positions": structures.positions.to(torch.float32),
+        "species": structures.species.to(torch.uint8),
+        "cell": structures.cell,
+        "n_atoms": structures.n_atoms.to(torch.int32),
+        **{f"{_PREFIX}{name}": values for name, values in structures.properties.items()},
+    }
+    header = {"kind": "structures", "version": VERSION, "amden": __version__, "provenance": dict(provenance or {})}
+    storage.write(Path(path), tensors, header)
+
+
+def load_shard(path: str | Path) -> Shard:
+    """Read one file of structures.
+
+    Errors: `FileNotFoundError`; `ValueError` for a file that is damaged, not ours, or of a newer layout.
+    """
+    stored = storage.read(Path(path))
+    header = stored.header or {}
+    if header.get("kind") != "structures":
+        raise ValueError(f"{path}: holds no structures written by amden but {header.get('kind', 'something else')}")
+    if header["version"] > VERSION:
+        raise ValueError(f"{path}: made by a newer amden ({header['amden']}): layout {header['version']} > {VERSION}")
+    missing = [name for name in _ARRAYS if name not in stored.tensors]
+    if missing:
+        raise ValueError(f"{path}: array {missing[0]!r} is missing")
+    return Shard(_structures(stored.tensors, str(path)), header["provenance"])
+
+
+def _structures(tensors: Mapping[str, Tensor], source: str) -> Structures:
+    n_atoms = tensors["n_atoms"].long()
+    if int(n_atoms.sum()) != len(tensors["positions"]) or bool((n_atoms < 0).any()):
+        raise ValueError(f"{source}: `n_atoms` does not add up to the {len(tensors['positions'])} positions")
+    properties = {name[len(_PREFIX) :]: values for name, values in tensors.items() if name.startswith(_PREFIX)}
+    try:
+        return Structures(tensors["positions"], tensors["species"].long(), tensors["cell"], n_atoms, properties)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
