@@ -56,6 +56,7 @@ def time_grid(diffusion: Diffusion, *, n_steps: int = 200) -> Float[Tensor, " ti
     return torch.cat([times, times.new_zeros(1)])
 
 
+@torch.no_grad()
 def euler_maruyama(
     denoiser: Denoiser,
     sample: Sample,
@@ -76,29 +77,16 @@ def euler_maruyama(
 
     Each system's result depends on its own start and seed, not on the batch, as far as the denoiser keeps to that.
     """
-    return _stochastic(_euler_maruyama, denoiser, sample, diffusion, times, streams, callback, first_draw)
-
-
-def ancestral(
-    denoiser: Denoiser,
-    sample: Sample,
-    *,
-    diffusion: Diffusion,
-    times: Float[Tensor, " times"],
-    streams: Streams,
-    callback: Callback | None = None,
-    first_draw: int = STEP_DRAW,
-) -> Sample:
-    """The reverse SDE by exact steps for a fixed estimate of x_0 (Ho et al. 2020, arXiv:2006.11239, eq. 6, 7).
-
-    Draws x_s from p(x_s | x_t, x_0 = (x_t - σ_t ε)/α_t), with v = σ_t² - (α_t/α_s)² σ_s²:
-
-        x ← (α_s/α_t) x - (α_s/α_t)(v/σ_t) ε + (σ_s/σ_t) √v z,   weak order 1 in Δt
-
-    Costs what `euler_maruyama` does and has no stiff term: β diverges at t = 1, where long Euler-Maruyama steps of the
-    elements overshoot.
-    """
-    return _stochastic(_ancestral, denoiser, sample, diffusion, times, streams, callback, first_draw)
+    for i, (t, s) in enumerate(pairwise(_checked(times))):
+        noise = _predicted(denoiser, sample, t)
+        if s == 0.0:
+            sample = _stepped(sample, noise, _steps(_flow, diffusion, t, s))
+        else:
+            kick = gaussian_noise(sample, streams, draw=first_draw + i)
+            sample = _stepped(sample, noise, _steps(_diffusive, diffusion, t, s), kick)
+        if callback is not None:
+            callback(i + 1, s, sample)
+    return sample
 
 
 @torch.no_grad()
@@ -160,54 +148,20 @@ class _Step:
 _Rule = Callable[[Schedule, float, float], _Step]
 
 
-def _euler_maruyama(schedule: Schedule, t: float, s: float) -> _Step:
-    if s == 0.0:
-        return _flow(schedule, t, s)
+def _diffusive(schedule: Schedule, t: float, s: float) -> _Step:
     now = torch.tensor(t, dtype=torch.float64)
     beta, g2, sigma = (f(now).item() for f in (schedule.beta, schedule.g2, schedule.sigma))
     return _Step(1.0 + beta * (t - s), -g2 / sigma * (t - s), sqrt(g2 * (t - s)))
 
 
-def _ancestral(schedule: Schedule, t: float, s: float) -> _Step:
-    ratio, sigma_t, sigma_s = _levels(schedule, t, s)
-    variance = sigma_t**2 - (sigma_s / ratio) ** 2
-    return _Step(ratio, -ratio * variance / sigma_t, sigma_s / sigma_t * sqrt(variance))
-
-
 def _flow(schedule: Schedule, t: float, s: float) -> _Step:
-    ratio, sigma_t, sigma_s = _levels(schedule, t, s)
-    return _Step(ratio, sigma_s - ratio * sigma_t)
-
-
-def _levels(schedule: Schedule, t: float, s: float) -> tuple[float, float, float]:
-    """α_s/α_t, σ_t and σ_s."""
     times = torch.tensor([t, s], dtype=torch.float64)
     (alpha_t, alpha_s), (sigma_t, sigma_s) = schedule.alpha(times).tolist(), schedule.sigma(times).tolist()
-    return alpha_s / alpha_t, sigma_t, sigma_s
+    return _Step(alpha_s / alpha_t, sigma_s - sigma_t * alpha_s / alpha_t)
 
 
 def _steps(rule: _Rule, diffusion: Diffusion, t: float, s: float) -> tuple[_Step, _Step]:
     return rule(diffusion.positions, t, s), rule(diffusion.elements, t, s)
-
-
-@torch.no_grad()
-def _stochastic(
-    rule: _Rule,
-    denoiser: Denoiser,
-    sample: Sample,
-    diffusion: Diffusion,
-    times: Tensor,
-    streams: Streams,
-    callback: Callback | None,
-    first_draw: int,
-) -> Sample:
-    for i, (t, s) in enumerate(pairwise(_checked(times))):
-        noise = _predicted(denoiser, sample, t)
-        kick = gaussian_noise(sample, streams, draw=first_draw + i) if s > 0.0 else None
-        sample = _stepped(sample, noise, _steps(rule, diffusion, t, s), kick)
-        if callback is not None:
-            callback(i + 1, s, sample)
-    return sample
 
 
 def _stepped(sample: Sample, noise: Noise, steps: tuple[_Step, _Step], kick: Noise | None = None) -> Sample:
