@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 _KEY: Final = "amden"
@@ -52,7 +52,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
     """Write tensors and a JSON header; the same content gives the same bytes."""
     own = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     with replacing(path) as temporary:
-        save_file(own, temporary, metadata={_KEY: json.dumps(header, sort_keys=True)})
+        temporary.write_bytes(save(own, metadata={_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def read(path: Path) -> Stored:

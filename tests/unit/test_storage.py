@@ -18,6 +18,12 @@ def test_content_comes_back(tmp_path):
     assert all(torch.equal(stored.tensors[k], v) and stored.tensors[k].dtype == v.dtype for k, v in TENSORS.items())
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    storage.write(tmp_path / "x", TENSORS, {})
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_views_of_one_memory_are_written(tmp_path):
     storage.write(tmp_path / "x", {"a": TENSORS["b"].T, "b": TENSORS["b"][0]}, {})
     assert torch.equal(storage.read(tmp_path / "x").tensors["a"], TENSORS["b"].T)
