@@ -5,8 +5,8 @@ Every method is one formula with other coefficients, for positions and for eleme
     x ← keep · x + drift · ε + kick · z
 
 with ε the predicted and z fresh noise, neither of which moves a system as a whole. The coefficients follow from the
-schedule, are computed beforehand on the CPU in float64 and enter as plain numbers, so nothing in a step waits for a
-GPU.
+schedule, are computed on the CPU in float64 and enter as plain numbers, so nothing in a step waits for a GPU. Samplers
+run without autograd: a denoiser that differentiates must enable it for itself.
 
 ========= ============================== ===========================
 symbol    variable                       meaning
@@ -72,7 +72,7 @@ def euler_maruyama(
         x ← x + β Δt x - (g²/σ) Δt ε + g √Δt z,   weak order 1 in Δt
 
     A step to t = 0 is not of this form: there g²Δt/σ = 2σ would take away twice the noise that is left, and the kick
-    would add √2 σ, so that the result were noisier than its start. The posterior mean takes away what is left; all
+    would add √2 σ, so that the result would be noisier than its start. The posterior mean takes away what is left; all
     that it lacks is the posterior's own spread, below σ(t_min) (0.015 Å for σ_max = 1.5 Å).
 
     Each system's result depends on its own start and seed, not on the batch, as far as the denoiser keeps to that.
