@@ -1,0 +1,107 @@
+"""The engine on the CPU: one system a task, systems in parallel on threads."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+from jaxtyping import Float64, Int64
+from numba import njit
+
+from amden.simulate.engine.coupling import N_SUMS
+from amden.simulate.engine.kernel import Machine, trajectory
+from amden.simulate.engine.systems import Systems
+from amden.simulate.potentials.potential import Potential
+
+_MOST_LISTED, _MOST_NEAR = 160, 80
+"""Room for neighbours of an atom in the list and within the cutoff."""
+_SKIN = 0.8
+"""Å; only the speed depends on it."""
+
+
+def _machine() -> Machine:
+    jit = njit(nogil=True, fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy")
+    one = np.float32(1)
+    return Machine(
+        jit=jit,
+        exp=jit(lambda x: math.exp(x)),
+        rsqrt=jit(lambda x: one / math.sqrt(x)),
+        inverse=jit(lambda x: one / x),
+        nearest=jit(lambda x: np.int32(np.rint(x))),
+        sync=jit(lambda: None),
+        any=jit(lambda x: x),
+    )
+
+
+def advance(
+    systems: Systems,
+    potential: Potential,
+    *,
+    n_steps: int,
+    ramp: tuple[int, int, int],
+    plan: Float64[np.ndarray, " numbers"],
+) -> Int64[np.ndarray, " systems"]:
+    """Runs all systems in place; returns the failure of each."""
+    kernels = {bool(d): _compiled(potential, diagonal=bool(d)) for d in np.unique(systems.diagonal())}
+
+    def system(s: int) -> int:
+        own = slice(systems.offsets[s], systems.offsets[s] + systems.n_atoms[s])
+        return kernels[bool(diagonal[s])](
+            systems.fixed[own],
+            systems.velocities[own],
+            systems.kicks[own],
+            systems.species[own],
+            systems.seed[s],
+            systems.step[s],
+            n_steps,
+            ramp,
+            plan,
+            systems.cell[s],
+            systems.record[s],
+        )
+
+    diagonal = systems.diagonal()
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        return np.array(list(pool.map(system, range(len(systems.cell)))), np.int64)
+
+
+@lru_cache(maxsize=8)
+def _compiled(potential: Potential, *, diagonal: bool) -> Any:
+    run = trajectory(_machine(), potential, skin=_SKIN, diagonal=diagonal)
+    rows = max(potential.n_moments, 1)
+
+    def system(fixed, velocities, kicks, species, seed, step0, n_steps, ramp, plan, cell, record):
+        n = fixed.shape[0]
+        most_listed, most_near = min(_MOST_LISTED, n - 1), min(_MOST_NEAR, n - 1)
+        fixed_t, velocity = np.empty((3, n), np.int32), np.empty((3, n), np.float32)
+        for i in range(n):
+            for d in range(3):
+                fixed_t[d, i], velocity[d, i] = fixed[i, d], velocities[i, d]
+        work = (
+            fixed_t,
+            np.empty((3, n), np.int32),
+            velocity,
+            np.empty((3, n), np.float32),
+            kicks,
+            species,
+            np.empty((rows, n), np.float32),
+            np.empty((n, most_listed), np.uint16).T,
+            np.empty(n, np.int32),
+            np.empty((n, most_near + 1), np.uint16).T,
+            np.empty(n, np.int32),
+            np.empty(9, np.float32),
+            np.empty(9, np.float32),
+            np.ones(6, np.float32),
+            np.empty((N_SUMS, 1)),
+            np.empty(N_SUMS),
+            np.zeros(1, np.int64),
+        )
+        failure = run(0, 1, n, seed, step0, n_steps, ramp, plan, cell, record, work)
+        for i in range(n):
+            for d in range(3):
+                fixed[i, d], velocities[i, d] = fixed_t[d, i], velocity[d, i]
+        return failure
+
+    return njit(nogil=True)(system)

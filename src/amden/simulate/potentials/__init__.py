@@ -1,0 +1,10 @@
+"""Interatomic potentials: parameters, kernels, and their exact evaluation in any periodic cell.
+
+A potential is a frozen dataclass that satisfies :class:`Potential`; nothing here knows of dynamics.
+"""
+
+from amden.simulate.potentials.evaluation import Evaluation, evaluate
+from amden.simulate.potentials.potential import Potential, Tools
+from amden.simulate.potentials.stillinger_weber import StillingerWeber
+
+__all__ = ["Evaluation", "Potential", "StillingerWeber", "Tools", "evaluate"]
