@@ -1,9 +1,9 @@
 """Multi-channel equivariant graph network on bare tensors (eq. 8-11): the one file to optimise.
 
-Neighbours come as a matrix: row i of `target` [atoms, neighbors] holds the neighbours of atom i and `offset` the lattice
-vector to add, so that r_ij = x[target] - x[i] + offset. Padding entries point to the atom itself with an offset longer
-than the cutoff, where the cutoff function vanishes, so sums over neighbours are plain sums over a row and no mask and no
-scatter is needed.
+Neighbours come as a matrix: row i of `target` [atoms, neighbors] holds the neighbours of atom i and `offset` the
+lattice vector to add, so that r_ij = x[target] - x[i] + offset. Padding entries point to the atom itself with an offset
+longer than the cutoff, where the cutoff function vanishes, so sums over neighbours are plain sums over a row: no mask
+and no scatter.
 
 The first linear layer of an edge MLP acts on [h_i, h_j, e_ij]; it is split into W_i h_i + W_j h_j + W_e e_ij, so that
 the large products run over atoms, not edges. Distances and the product with W_e stay in float32: at small noise the
@@ -95,7 +95,7 @@ class _UnrolledProduct(torch.autograd.Function):
     """A thin matrix product as a sum of outer products: pointwise forward, matrix products backward."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(features, weight)
         total = features[..., 0:1] * weight[0]
         for f in range(1, weight.shape[0]):
@@ -103,7 +103,8 @@ class _UnrolledProduct(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grad_outputs
         features, weight = ctx.saved_tensors
         low = grad.to(torch.bfloat16) if torch.is_autocast_enabled(grad.device.type) else grad
         grad_features = (low @ weight.to(low.dtype).T).to(features.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PropertyScale:
-    """Mean and standard deviation of a property in the training set, in its own unit: what scales it for the network."""
+    """What scales a property for the network: its mean and standard deviation in the training set, in its own unit."""
 
     __pydantic_config__ = {"extra": "forbid"}
 

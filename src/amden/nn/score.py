@@ -38,7 +38,7 @@ class ScoreNetwork(nn.Module):
         width = config.vocabulary.width
         self.features = NodeFeatures(config.properties, element_width=width, property_width=config.property_width)
         self.egnn = EGNN(config.egnn, features=self.features.width)
-        self.elements = nn.Linear(config.egnn.hidden, width)
+        self.elements = nn.Linear(config.egnn.hidden, width) if width else None
 
     def forward(
         self,
@@ -54,7 +54,8 @@ class ScoreNetwork(nn.Module):
         """ε_X = X - X^(L,0) of the first channel and ε_E from the node features (eq. 15)."""
         features = self.features(t, elements, conditions, system)
         h, u = self.egnn(features, positions, target, offset, chunk=chunk)
-        return -u[:, 0], self.elements(h).to(positions.dtype)
+        noise = elements if self.elements is None else self.elements(h).to(positions.dtype)
+        return -u[:, 0], noise
 
 
 class ScoreModel(nn.Module):
@@ -98,6 +99,12 @@ class ScoreModel(nn.Module):
             chunk,
         )
         return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
+
+    def with_network(self, network: nn.Module) -> "ScoreModel":
+        """The same model around another module of the same signature, one wrapped for several devices for instance."""
+        other = ScoreModel(self.config)
+        other.network = network
+        return other
 
     def _planned(self, sample: Sample) -> NeighborPlan:
         if self._plan is None or self._plan[0] is not sample.cell:

@@ -1,0 +1,131 @@
+"""The command line: one function a verb, which parses, calls and prints. Errors are one line and exit status 1."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amden import __version__
+
+app = typer.Typer(
+    help="Design amorphous materials: simulate, train, generate, analyze.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same seed gives the same structures.", min=0)]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        print(f"amden {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, a checkpoint, or a run folder.")],
+    out: Annotated[Path, typer.Option(help="Structure file to write; its ending names the format (.extxyz).")],
+    n: Annotated[int | None, typer.Option(help="Number of structures.  [default: 1, or all of --like]")] = None,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure.  [default: 256]")] = None,
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 200,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(help="Write the denoising of the first structure, a frame a step.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Generate structures with a trained model."""
+    from amden.commands import run_generate
+
+    sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
+    options = {"seed": seed, "steps": steps, "device": device, "batch_size": batch_size}
+    run_generate(model, out, sizes=sizes, **options, trajectory=trajectory, overwrite=overwrite)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe in YAML.  [default: every option's default]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset folder or structure file, not the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: training.steps=1000.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe and data, and stop.")] = False,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Number of devices to train on.", min=1)] = 1,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+) -> None:
+    """Train a model on a dataset or on any structure file."""
+    from amden.commands import run_train
+
+    where = {"device": device, "devices": devices, "max_minutes": max_minutes, "tensorboard": tensorboard}
+    run_train(recipe, data=data, out=out, overrides=set_ or [], resume=resume, dry_run=dry_run, **where)
+
+
+@app.command()
+def simulate(
+    protocol: Annotated[str, typer.Argument(help="Name of a protocol: si-melt, si-quench.")],
+    n: Annotated[int, typer.Option(help="Number of cells.", min=1)],
+    out: Annotated[Path, typer.Option(help="Dataset folder; an interrupted run in it goes on.")],
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Cells at a time.  [default: fills the device]", min=1)] = None,
+) -> None:
+    """Simulate melts and quenches into a dataset."""
+    from amden.commands import run_simulate
+
+    run_simulate(protocol, n=n, out=out, seed=seed, device=device, batch_size=batch_size)
+
+
+@app.command()
+def analyze(
+    structures: Annotated[Path, typer.Argument(help="Structure file or dataset.")],
+    reference: Annotated[Path | None, typer.Option(help="What to compare with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and tables.  [default: NAME-analysis]")] = None,
+    relax: Annotated[bool, typer.Option("--relax", help="Also compare after variable-cell relaxation.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show what structures are like: g(r), angles, coordination, density, energy, and the noise floor."""
+    from amden.commands import run_analyze
+
+    run_analyze(structures, reference=reference, out=out, relax=relax, overwrite=overwrite)
+
+
+@app.command()
+def models() -> None:
+    """List the shipped models."""
+    from amden.commands import run_models
+
+    run_models()
+
+
+def main() -> Any:
+    """Entry point: an error of the user's is one line on stderr; `--debug` shows where it came from."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        else:
+            text = " ".join(str(error).split()) or type(error).__name__
+            print(f"amden: error: {text}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("amden: interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,218 @@
+"""What the verbs of the command line do: call the floors below, show progress, print what came out.
+
+Imported only when a verb runs, so that `amden --help` answers at once.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from amden.config import from_dict, load_config, to_yaml, with_overrides
+from amden.dataset import describe, load_dataset, split
+from amden.generation import Blank, cell_blank, cubic_blank, generate, like_blank
+from amden.io import TrajectoryWriter, check_output, read_structures, write_structures
+from amden.model import Model, load_model
+from amden.neighbors import check_cutoff, check_overlaps
+from amden.pretrained import model_path, shipped_models
+from amden.recipe import Recipe
+from amden.structure import Structures, validate
+from amden.training import Progress as TrainingProgress
+from amden.training import train
+
+err = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(*columns: str) -> Iterator[Progress]:
+    """A bar on stderr with counts, extra columns and times; silent where stderr is not a terminal."""
+    shown = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *map(TextColumn, columns)]
+    with Progress(*shown, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
+        yield bar
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one.
+
+    Errors: `ValueError` for a name torch does not know or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}: expected cpu, cuda or auto") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device was found: use `--device cpu`")
+    return device
+
+
+def run_generate(
+    model: str,
+    out: Path,
+    *,
+    sizes: dict[str, Any],
+    seed: int,
+    steps: int,
+    device: str,
+    batch_size: int | None,
+    trajectory: Path | None,
+    overwrite: bool,
+) -> None:
+    """Body of `amden generate`."""
+    for path in filter(None, (out, trajectory)):
+        check_output(path, overwrite=overwrite)
+    where, path = pick_device(device), model_path(model)
+    loaded = load_model(path, device=where)
+    blank = _blank(loaded, **sizes)
+    err.print(f"{model} on {where}: {len(blank)} structures, {_atoms(blank)} atoms each, {steps} steps, seed {seed}")
+    started = time.monotonic()
+    writer = TrajectoryWriter(trajectory, overwrite=overwrite) if trajectory else None
+    with progress_bar("steps") as bar:
+        task = bar.add_task("generating", total=len(blank) * (steps + 1))
+        result = generate(
+            loaded,
+            blank,
+            seed=seed,
+            n_steps=steps,
+            device=where,
+            batch_size=batch_size,
+            compiled=where.type == "cuda" and len(blank) >= 64,
+            on_step=lambda systems, _: bar.advance(task, systems),
+            on_frame=writer.add_first if writer else None,
+        )
+    if writer:
+        writer.close()
+    write_structures(out, result, overwrite=overwrite)
+    print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
+
+
+def _blank(
+    model: Model,
+    *,
+    n: int | None,
+    atoms: int | None,
+    density: float | None,
+    cell: str | None,
+    like: Path | None,
+) -> Blank:
+    if like is not None:
+        if atoms or density or cell:
+            raise ValueError("`--like` brings cells and sizes: leave out --atoms, --density and --cell")
+        return like_blank(model, read_structures(like), n=n)
+    if cell is not None:
+        return cell_blank(model, n or 1, cell=_parsed_cell(cell), atoms=atoms, density=density)
+    return cubic_blank(model, n or 1, atoms=256 if atoms is None else atoms, density=density)
+
+
+def _parsed_cell(text: str) -> torch.Tensor:
+    try:
+        numbers = torch.tensor([float(x) for x in text.replace(",", " ").split()])
+    except ValueError:
+        raise ValueError(f"`--cell` must be numbers in Å, got {text!r}") from None
+    if len(numbers) not in (1, 3, 9):
+        raise ValueError(f"`--cell` takes 1, 3 or 9 numbers, got {len(numbers)}")
+    return numbers.reshape(3, 3) if len(numbers) == 9 else torch.diag(numbers.expand(3))
+
+
+def _atoms(blank: Blank) -> str:
+    low, high = int(blank.n_atoms.min()), int(blank.n_atoms.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def run_train(
+    recipe: Path | None,
+    *,
+    data: Path | None,
+    out: Path | None,
+    overrides: list[str],
+    resume: bool,
+    dry_run: bool,
+    device: str,
+    devices: int,
+    max_minutes: float | None,
+    tensorboard: bool,
+) -> None:
+    """Body of `amden train`."""
+    where = pick_device(device)
+    plan = load_config(Recipe, recipe, overrides=overrides) if recipe else _default_recipe(overrides)
+    source = str(data or plan.data)
+    if not source:
+        raise ValueError("no data: name it in the recipe (`data: …`) or by `--data`")
+    structures = load_dataset(source)
+    _report_data(structures, source, plan)
+    if dry_run:
+        print(to_yaml(plan), end="")
+        return
+    folder = out or Path("runs") / (recipe.stem if recipe else Path(source).stem)
+    parts = split(structures, validation=min(plan.training.validation, len(structures) // 5), seed=plan.training.seed)
+    cuda = where.type == "cuda"
+    fabric = Fabric(accelerator=where.type, devices=devices, precision="bf16-mixed" if cuda else "32-true")
+    fabric.launch()
+    err.print(f"training on {devices} × {where}: {len(parts.training)} structures, {len(parts.validation)} set aside")
+    with progress_bar("loss {task.fields[loss]:.4f}", "{task.fields[rate]:.0f} structures/s") as bar:
+        task = bar.add_task("training", total=plan.training.steps, loss=float("nan"), rate=float("nan"))
+
+        def show(now: TrainingProgress) -> None:
+            bar.update(task, completed=now.step, loss=now.loss, rate=now.samples_per_second)
+            if now.validation is not None or not err.is_terminal:
+                err.print(_training_line(now))
+
+        train(
+            plan,
+            parts,
+            folder,
+            fabric=fabric,
+            resume=resume,
+            compiled=cuda,
+            max_seconds=max_minutes * 60 if max_minutes else None,
+            tensorboard=tensorboard,
+            progress=show,
+            provenance={"data": {"source": Path(source).name}, "name": folder.name},
+        )
+    print(f"{folder}: model.safetensors, metrics.csv")
+
+
+def _default_recipe(overrides: list[str]) -> Recipe:
+    return from_dict(Recipe, with_overrides({}, overrides))
+
+
+def _training_line(now: TrainingProgress) -> str:
+    validation = "" if now.validation is None else f", validation {now.validation:.4f}"
+    return f"step {now.step}: loss {now.loss:.4f}{validation}, {now.samples_per_second:.0f} structures/s"
+
+
+def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
+    """Say what was found; stop at what cannot be trained on."""
+    validate(structures, source=source)
+    check_overlaps(structures, min_distance=0.5, source=source)
+    check_cutoff(structures, cutoff=plan.egnn.cutoff, source=source)
+    found = describe(structures)
+    for fact in found.facts:
+        err.print(f"  {fact}")
+    for warning in found.warnings:
+        err.print(f"  [yellow]note:[/] {warning}")
+
+
+def run_models() -> None:
+    """Body of `amden models`."""
+    table = Table("model", "trained on", "steps", "density g/cm³", "path")
+    for model in shipped_models():
+        data = model.provenance.get("data", {})
+        trained_on = f"{data.get('structures', '?')} × {data.get('source', '?')}"
+        table.add_row(
+            model.name,
+            trained_on,
+            str(model.provenance.get("steps", "?")),
+            f"{data.get('density', float('nan')):.3f}",
+            str(model.path),
+        )
+    Console(file=sys.stdout).print(table)

@@ -1,0 +1,191 @@
+"""From a model to structures: cells, the prior, the reverse process in batches, ghosts removed, atoms wrapped.
+
+Each structure comes from its own stream of random numbers, so what structure number i of a seed is does not depend on
+how many are made, nor on the batch size (within the rounding of the network's sums).
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from amden.diffusion.corruption import decode, prior
+from amden.diffusion.denoiser import Sample
+from amden.diffusion.sampler import euler_maruyama, time_grid
+from amden.elements import MASSES
+from amden.model import Model
+from amden.neighbors import expected_capacity, neighbor_plan
+from amden.random import Streams, spawn_seeds
+from amden.structure import Structures, concatenate
+from amden.units import AMU_PER_A3_IN_G_PER_CM3
+
+BYTES_PER_ATOM = 400_000
+"""Memory of a forward pass an atom, about: three edge arrays of 100 neighbours, hidden width 128 and four bytes."""
+
+CPU_CHUNK = 128
+"""Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
+
+OnStep = Callable[[int, int], None]
+"""Called after each denoising step with the number of systems in the batch and the steps done on it."""
+
+OnFrame = Callable[[int, float, Structures], None]
+"""Called after each step with the first system of the batch, the time and the present state."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blank:
+    """What is given before a structure is generated: its cell and the number of its atoms."""
+
+    cell: Float[Tensor, "systems 3 3"]
+    n_atoms: Int[Tensor, " systems"]
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+
+def cubic_blank(model: Model, n: int, *, atoms: int, density: float | None = None) -> Blank:
+    """`n` cubes for `atoms` atoms at a density in g/cm³, by default the mean of the training data.
+
+    Errors: `ValueError` for numbers that are not positive, or where no density is known.
+    """
+    _require_positive("n", n)
+    _require_positive("atoms", atoms)
+    edge = (atoms / _number_density(model, density)) ** (1 / 3)
+    return Blank(edge * torch.eye(3).expand(n, 3, 3).contiguous(), torch.full((n,), atoms))
+
+
+def cell_blank(
+    model: Model, n: int, *, cell: Float[Tensor, "3 3"], atoms: int | None = None, density: float | None = None
+) -> Blank:
+    """`n` times the same cell; without `atoms`, as many as the density asks for.
+
+    Errors: `ValueError` for a cell of vanishing or negative volume.
+    """
+    _require_positive("n", n)
+    volume = float(torch.linalg.det(cell.double()))
+    if not volume > 1e-6 * float(cell.double().norm(dim=1).prod()):
+        what = "negative volume (left-handed)" if volume < 0 else "vanishing volume"
+        raise ValueError(f"`cell` has a {what}: {cell.tolist()}")
+    if atoms is None:
+        atoms = max(round(_number_density(model, density) * volume), 1)
+    _require_positive("atoms", atoms)
+    return Blank(cell.float().expand(n, 3, 3).contiguous(), torch.full((n,), atoms))
+
+
+def like_blank(model: Model, structures: Structures, *, n: int | None = None) -> Blank:
+    """Cells and sizes of given structures, over again if `n` asks for more.
+
+    Errors: `ValueError` for an element that the model does not know.
+    """
+    model.denoiser.config.vocabulary.encode(structures.species)
+    chosen = torch.arange(len(structures) if n is None else n) % len(structures)
+    return Blank(structures.cell.float()[chosen], structures.n_atoms[chosen])
+
+
+def generate(
+    model: Model,
+    blank: Blank,
+    *,
+    seed: int = 0,
+    n_steps: int = 200,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    compiled: bool = False,
+    on_step: OnStep = lambda *_: None,
+    on_frame: OnFrame | None = None,
+) -> Structures:
+    """Structures by standard denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
+
+    The batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches.
+    """
+    device = torch.device(device)
+    seeds = spawn_seeds(seed, len(blank))
+    size = batch_size or automatic_batch_size(blank, device)
+    denoiser = model.denoiser.to(device)
+    if compiled:
+        denoiser.network.compile(dynamic=False)
+    done: list[Structures] = []
+    first = 0
+    while first < len(blank):
+        chosen = torch.arange(first, min(first + size, len(blank)))
+        part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
+        frame = None if on_frame is None else partial(on_frame, first)
+        try:
+            result = _denoised(model, part, seeds[chosen], n_steps, partial(on_step, len(chosen)), frame)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = max(size // 2, 1)
+            continue
+        done.append(result.to("cpu"))
+        first += len(chosen)
+    return concatenate(done)
+
+
+def automatic_batch_size(blank: Blank, device: torch.device) -> int:
+    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms)."""
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    atoms = min(free // 2 // BYTES_PER_ATOM, 65_536)
+    batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
+    return max(-(-len(blank) // batches), 1)
+
+
+@torch.no_grad()
+def _denoised(
+    model: Model,
+    blank: Blank,
+    seeds: Int[Tensor, " systems"],
+    n_steps: int,
+    on_step: Callable[[int], None],
+    on_frame: Callable[[float, Structures], None] | None,
+) -> Structures:
+    device, cutoff = blank.cell.device, model.denoiser.config.egnn.cutoff
+    vocabulary = model.denoiser.config.vocabulary
+    streams = Streams.of(seeds, blank.n_atoms)
+    start = prior(blank.cell, blank.n_atoms, width=vocabulary.width, diffusion=model.diffusion, streams=streams)
+    cuda = device.type == "cuda"
+    capacity = expected_capacity(blank.cell, blank.n_atoms, cutoff=cutoff) if cuda else None
+    plan = neighbor_plan(blank.cell, blank.n_atoms, cutoff=cutoff, capacity=capacity)
+    denoiser = partial(model.denoiser, plan=plan, chunk=None if cuda else CPU_CHUNK)
+
+    def callback(step: int, t: float, sample: Sample) -> None:
+        on_step(step)
+        if on_frame is not None:
+            on_frame(t, decode(sample, vocabulary).to("cpu"))
+
+    with torch.autocast("cuda", dtype=torch.bfloat16) if cuda else nullcontext():
+        end = euler_maruyama(
+            denoiser,
+            start,
+            diffusion=model.diffusion,
+            times=time_grid(model.diffusion, n_steps=n_steps),
+            streams=streams,
+            callback=callback,
+        )
+    finished = decode(end, vocabulary).without_ghosts()
+    return replace(finished.to(dtype=torch.float64).wrapped())
+
+
+def _number_density(model: Model, density: float | None) -> float:
+    """Atoms an Å³ for a density in g/cm³."""
+    known = model.provenance.get("data", {})
+    if density is None:
+        density = known.get("density")
+    if density is None:
+        raise ValueError("`density` must be given: the model does not say that of its training data")
+    if not density > 0:
+        raise ValueError(f"`density` must be positive, got {density}")
+    species = model.denoiser.config.vocabulary.species
+    mass = float(known.get("mean_mass") or MASSES[list(species)].mean())
+    return density / (mass * AMU_PER_A3_IN_G_PER_CM3)
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {value}")

@@ -1,0 +1,55 @@
+"""A denoiser with the process it was trained for: what a checkpoint of a model holds, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amden.checkpoint import Header, load_checkpoint, save_checkpoint
+from amden.config import from_dict, to_dict
+from amden.diffusion.schedule import Diffusion
+from amden.nn.score import ScoreConfig, ScoreModel
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A score model ready to sample from."""
+
+    denoiser: ScoreModel
+    diffusion: Diffusion
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Data, recipe, steps, losses of the training."""
+
+
+def save_model(path: str | Path, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model; `weights` stand in for those of the denoiser, an average for instance."""
+    config = to_dict(model.denoiser.config)
+    header = Header(
+        kind="model",
+        vocabulary=config.pop("vocabulary"),
+        statistics=config.pop("properties"),
+        config={"score": config, "diffusion": to_dict(model.diffusion)},
+        provenance=model.provenance,
+    )
+    save_checkpoint(path, dict(weights or model.denoiser.state_dict()), header)
+
+
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model:
+    """Read a model.
+
+    Errors: `FileNotFoundError`; `ValueError` for a file that is not a model of amden, of a newer format, or whose
+    weights do not fit its configuration.
+    """
+    checkpoint = load_checkpoint(path)
+    header = asdict(checkpoint.header)
+    parts = {**header["config"]["score"], "vocabulary": header["vocabulary"], "properties": header["statistics"]}
+    denoiser = ScoreModel(from_dict(ScoreConfig, parts, source=str(path)))
+    try:
+        denoiser.load_state_dict(dict(checkpoint.tensors))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights do not fit the configuration: {str(error).splitlines()[-1]}") from None
+    diffusion = from_dict(Diffusion, header["config"]["diffusion"], source=str(path))
+    return Model(denoiser.to(device).eval().requires_grad_(False), diffusion, header["provenance"])

@@ -1,0 +1,55 @@
+"""The catalogue of shipped models: their names, and the files behind them.
+
+What a model was trained on, and how well it does, is in the header of its file and in the table of the README.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from amden.checkpoint import load_checkpoint
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A model in the package."""
+
+    name: str
+    path: Path
+    provenance: dict[str, Any]
+
+
+def model_names() -> list[str]:
+    """Names of the shipped models."""
+    folder = files("amden") / "models"
+    return sorted(f.name.removesuffix(SUFFIX) for f in folder.iterdir() if f.name.endswith(SUFFIX))
+
+
+def shipped_models() -> list[ShippedModel]:
+    """The catalogue."""
+    found = [(name, _path(name)) for name in model_names()]
+    return [ShippedModel(name, path, dict(load_checkpoint(path).header.provenance)) for name, path in found]
+
+
+def model_path(name_or_path: str | Path) -> Path:
+    """The checkpoint of a shipped model, of a run folder, or the file itself.
+
+    Errors: `ValueError` for a name that is neither, with the names there are.
+    """
+    if str(name_or_path) in model_names():
+        return _path(str(name_or_path))
+    path = Path(name_or_path)
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    if path.is_file():
+        return path
+    choices = ", ".join(model_names()) or "none"
+    raise ValueError(f"unknown model {str(name_or_path)!r}: neither a file nor one of the shipped models ({choices})")
+
+
+def _path(name: str) -> Path:
+    with as_file(files("amden") / "models" / f"{name}{SUFFIX}") as path:
+        return path

@@ -1,0 +1,259 @@
+"""The training loop: score matching with averaged weights, resumable at any step, on any number of devices.
+
+What a step sees (systems, times, noise) is a function of the seed and the step alone, so a run that was interrupted
+goes on exactly. A run folder holds `config.yaml`, `model.safetensors` (averaged weights: what samples),
+`state.safetensors` (all that going on needs) and `metrics.csv`.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from amden import __version__
+from amden.checkpoint import Header, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from amden.config import to_dict, to_yaml
+from amden.dataset import Batches, Split
+from amden.diffusion.corruption import encode, gaussian_noise
+from amden.diffusion.denoiser import Sample
+from amden.diffusion.loss import Losses, sample_times, score_matching
+from amden.elements import GHOST, MASSES
+from amden.metrics import MetricsLog, Tally
+from amden.model import Model, save_model
+from amden.neighbors import expected_capacity, neighbor_plan
+from amden.nn.score import ScoreModel
+from amden.random import spawn_seeds
+from amden.recipe import Recipe, learning_rate, score_config
+from amden.structure import Structures
+
+CONFIG, MODEL, STATE = "config.yaml", "model.safetensors", "state.safetensors"
+"""Files of a run folder, beside `metrics.csv`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop tells a progress bar now and then."""
+
+    step: int
+    steps: int
+    loss: float
+    samples_per_second: float
+    validation: float | None = None
+
+
+def train(
+    recipe: Recipe,
+    split: Split,
+    folder: str | Path,
+    *,
+    fabric: Fabric,
+    resume: bool = False,
+    compiled: bool = False,
+    max_seconds: float | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Model:
+    """Train to the recipe's last step, or for `max_seconds`, and return the model with averaged weights.
+
+    Stopped at any moment, by an interrupt too, the folder holds a checkpoint; `resume` goes on from it exactly.
+
+    Errors: `FileExistsError` if the folder holds a run and `resume` is not asked for; `FileNotFoundError` the other way
+    round.
+    """
+    run = Run(recipe, split, Path(folder), fabric=fabric, compiled=compiled, provenance=provenance or {})
+    if (run.folder / STATE).exists() and not resume:
+        raise FileExistsError(f"{folder} holds a run already: go on with `--resume` or choose another folder")
+    if resume:
+        run.restore()
+    run.loop(progress, time.monotonic() + max_seconds if max_seconds else None)
+    return run.model()
+
+
+def data_facts(structures: Structures) -> dict[str, Any]:
+    """What generation later asks of the training data: how dense it was, what its atoms weigh, how large it was."""
+    masses = torch.as_tensor(MASSES)[structures.species.cpu()]
+    real = structures.species.cpu() != GHOST
+    return {
+        "structures": len(structures),
+        "density": float(structures.density.mean()),
+        "density_std": float(structures.density.std(correction=0)),
+        "mean_mass": float(masses[real].mean()),
+        "atoms": [int(structures.n_atoms.min()), int(structures.n_atoms.max())],
+    }
+
+
+class Run:
+    """A training run: the one place where weights change."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        split: Split,
+        folder: Path,
+        *,
+        fabric: Fabric,
+        compiled: bool = False,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self.recipe, self.folder, self.fabric, self.provenance = recipe, folder, fabric, dict(provenance)
+        self.config = recipe.training
+        torch.manual_seed(self.config.seed)
+        self._bare = ScoreModel(score_config(recipe, split.training))
+        if compiled:
+            self._bare.network.compile(dynamic=False)
+        fused = fabric.device.type == "cuda"
+        adam = torch.optim.Adam(self._bare.network.parameters(), lr=self.config.learning_rate, fused=fused)
+        self._network, self._optimizer = fabric.setup(self._bare.network, adam)
+        self._denoiser = self._bare.with_network(self._network)
+        self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
+        self._data, self._validation = split.training.to(fabric.device), split.validation.to(fabric.device)
+        self._capacity = self._fixed_capacity() if compiled else None
+        self.step = 0
+
+    def loop(self, progress: Callable[[Progress], None], deadline: float | None) -> None:
+        """Go on to the last step or until `deadline` (of the monotonic clock); leave a checkpoint in any case."""
+        log = MetricsLog(self.folder / "metrics.csv", enabled=self.fabric.is_global_zero)
+        batches = Batches(self._data, self._per_device(), seed=self.config.seed)
+        world = self.fabric.world_size
+        tally, started = Tally(self.fabric.device), time.monotonic()
+        try:
+            for batch in batches.starting_at(self.step * world + self.fabric.global_rank, stride=world):
+                if self.step >= self.config.steps or (deadline is not None and time.monotonic() > deadline):
+                    break
+                tally.add(*self._advance(batch))
+                if self._due(self.config.log_every):
+                    rate = tally.systems * world / (time.monotonic() - started)
+                    row = {"step": self.step, "learning_rate": learning_rate(self.step, self.config)}
+                    row |= tally.row("loss")
+                    if self._due(self.config.validate_every):
+                        row |= self.validate()
+                    log.write(row | {"samples_per_second": rate})
+                    progress(Progress(self.step, self.config.steps, row["loss"], rate, row.get("validation")))
+                    tally, started = Tally(self.fabric.device), time.monotonic()
+                if self._due(self.config.save_every):
+                    self.save()
+        finally:
+            self.save()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _per_device(self) -> int:
+        return min(-(-self.config.batch_size // self.fabric.world_size), len(self._data))
+
+    def _advance(self, batch: Structures) -> tuple[Losses, Tensor]:
+        """One optimiser step: losses and times of its systems, left on the device."""
+        config = self.config
+        generator = torch.Generator(self.fabric.device)
+        generator.manual_seed(int(spawn_seeds(config.seed, 1, first=self.step * 1024 + self.fabric.global_rank)[0]))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, config)
+        losses, t = self._losses(self._hidden(encode(batch, self._bare.config.vocabulary), generator), generator)
+        self._optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(losses.total(config.weights).mean())
+        self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        self._optimizer.step()
+        self.step += 1
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        weights = self._bare.state_dict()
+        for name, mean in self._average.items():
+            mean.lerp_(weights[name], 1 - decay)
+        return losses, t
+
+    def _losses(self, sample: Sample, generator: torch.Generator) -> tuple[Losses, Tensor]:
+        t = sample_times(len(sample), self.recipe.diffusion, generator, stratified=self.config.stratified)
+        noise = gaussian_noise(sample, generator)
+        plan = None
+        if self._capacity is not None:
+            cutoff = self.recipe.egnn.cutoff
+            plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=cutoff, capacity=self._capacity)
+        denoiser = partial(self._denoiser, plan=plan)
+        return score_matching(denoiser, sample, t=t, noise=noise, diffusion=self.recipe.diffusion), t
+
+    def _hidden(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """The sample with each property hidden from some systems, so that the model learns to do without."""
+        hidden = {}
+        for name in self.recipe.properties:
+            values = sample.conditions[name]
+            drop = torch.rand(len(values), generator=generator, device=values.device) < self.config.missing
+            hidden[name] = torch.where(drop, torch.nan, values)
+        return replace(sample, conditions=hidden)
+
+    def _fixed_capacity(self) -> int:
+        """Neighbours a row for compiled training: at 3.5 deviations about one row in 5,000 loses its farthest, whose
+        weight all but vanishes at the cutoff anyway."""
+        return expected_capacity(self._data.cell, self._data.n_atoms, cutoff=self.recipe.egnn.cutoff, deviations=3.5)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of the averaged weights on the structures set aside, with the same noise every time."""
+        tally = Tally(self.fabric.device)
+        generator = torch.Generator(self.fabric.device).manual_seed(self.config.seed)
+        size = min(self._per_device(), max(len(self._validation), 1))
+        with self._averaged():
+            for start in range(0, len(self._validation) - size + 1, size):
+                batch = self._validation.select(list(range(start, start + size)))
+                tally.add(*self._losses(encode(batch, self._bare.config.vocabulary), generator))
+        return tally.row("validation")
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the current ones."""
+        current = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
+        self._bare.load_state_dict(self._average)
+        try:
+            yield
+        finally:
+            self._bare.load_state_dict(current)
+
+    def model(self) -> Model:
+        """The model with averaged weights, on the CPU."""
+        denoiser = ScoreModel(self._bare.config)
+        denoiser.load_state_dict({k: v.cpu() for k, v in self._average.items()})
+        return Model(denoiser.eval().requires_grad_(False), self.recipe.diffusion, self._story())
+
+    def save(self) -> None:
+        """Write both checkpoints, each whole or not at all."""
+        if not self.fabric.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CONFIG).write_text(to_yaml(self.recipe), encoding="utf-8")
+        save_model(self.folder / MODEL, self.model())
+        tensors = {"step": torch.tensor(self.step), **optimizer_tensors(self._optimizer.optimizer)}
+        for name, weights in (("weights", self._bare.state_dict()), ("average", self._average)):
+            tensors |= {f"{name}.{k}": v for k, v in weights.items()}
+        header = Header("state", config=to_dict(self.recipe), provenance=self._story())
+        save_checkpoint(self.folder / STATE, tensors, header)
+
+    def restore(self) -> None:
+        """Go back to the folder's last checkpoint.
+
+        Errors: `FileNotFoundError` if there is none; `ValueError` if it belongs to another recipe.
+        """
+        state = load_checkpoint(self.folder / STATE, kind="state")
+        kept, asked = dict(state.header.config), to_dict(self.recipe)
+        different = [k for k in ("egnn", "diffusion", "properties") if kept[k] != asked[k]]
+        if different:
+            raise ValueError(f"{self.folder}: the run was made with another `{different[0]}`, it cannot be resumed")
+        names = list(self._average)
+        self._bare.load_state_dict({k: state.tensors[f"weights.{k}"] for k in names})
+        self._average = {k: state.tensors[f"average.{k}"].to(self.fabric.device) for k in names}
+        restore_optimizer(self._optimizer.optimizer, state.tensors)
+        self.step = int(state.tensors["step"])
+
+    def _story(self) -> dict[str, Any]:
+        return {
+            **self.provenance,
+            "amden": __version__,
+            "steps": self.step,
+            "data": {**self.provenance.get("data", {}), **data_facts(self._data)},
+            "seed": self.config.seed,
+            "recipe": to_dict(self.recipe),
+        }

@@ -1,0 +1,86 @@
+"""The score model keeps the contract of every denoiser, with and without elements and conditions."""
+
+import pytest
+import torch
+
+from amden.diffusion.vocabulary import Vocabulary
+from amden.nn.egnn import EGNNConfig
+from amden.nn.embedding import PropertyScale
+from amden.nn.score import ScoreConfig, ScoreModel
+from amden.testing import check_denoiser, random_sample
+
+SMALL = EGNNConfig(layers=2, hidden=16, channels=4, cutoff=4.0, n_norm=10.0)
+
+
+def scrambled(config: ScoreConfig, seed: int = 0) -> ScoreModel:
+    """A model none of whose weights is zero or small, so that no path is switched off."""
+    torch.manual_seed(seed)
+    model = ScoreModel(config).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("species", "properties"),
+    [((14,), {}), ((8, 14), {}), ((8, 14), {"shear_modulus": PropertyScale(30.0, 4.0)})],
+)
+def test_contract(species, properties):
+    model = scrambled(ScoreConfig(Vocabulary(species), properties, SMALL))
+    sample = random_sample([7, 12, 3], width=model.config.vocabulary.width, conditions=tuple(properties))
+    check_denoiser(model, sample, cutoff=4.0, tolerance=1e-7)
+
+
+def test_cell_smaller_than_cutoff():
+    model = scrambled(ScoreConfig(Vocabulary((14,)), egnn=EGNNConfig(layers=2, hidden=16, channels=4, n_norm=10.0)))
+    sample = random_sample([2, 5], width=0)
+    assert sample.cell.det().pow(1 / 3).max() < 6.5
+    check_denoiser(model, sample, cutoff=6.5, tolerance=1e-7)
+
+
+def test_chunks_change_nothing():
+    model = scrambled(ScoreConfig(Vocabulary((8, 14)), egnn=SMALL))
+    sample, t = random_sample([9, 6], width=2), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    whole, parts = model(sample, t), model(sample, t, chunk=4)
+    torch.testing.assert_close(parts.positions, whole.positions)
+    torch.testing.assert_close(parts.elements, whole.elements)
+
+
+def test_padding_changes_nothing():
+    """A row with more places than neighbours gives the same noise: padding has no weight."""
+    from amden.neighbors import neighbor_plan
+
+    model = scrambled(ScoreConfig(Vocabulary((14,)), egnn=SMALL))
+    sample, t = random_sample([9, 6], width=0), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=4.0, capacity=200)
+    torch.testing.assert_close(model(sample, t, plan=plan).positions, model(sample, t).positions)
+
+
+def test_missing_target_is_the_null():
+    """No condition, NaN, and a condition of an unknown name are the same; a target changes the prediction."""
+    from dataclasses import replace
+
+    model = scrambled(ScoreConfig(Vocabulary((14,)), {"density": PropertyScale(2.0, 0.1)}, SMALL))
+    sample, t = random_sample([9], width=0), torch.tensor([0.4], dtype=torch.float64)
+    nan = replace(sample, conditions={"density": torch.full((1,), torch.nan, dtype=torch.float64)})
+    asked = replace(sample, conditions={"density": torch.tensor([2.1], dtype=torch.float64)})
+    bare = model(replace(sample, conditions={}), t).positions
+    torch.testing.assert_close(model(nan, t).positions, bare, rtol=0, atol=0)
+    assert (model(asked, t).positions - bare).abs().max() > 1e-3
+
+
+def test_gradients_reach_every_weight():
+    model = scrambled(ScoreConfig(Vocabulary((8, 14)), {"x": PropertyScale(0.0, 1.0)}, SMALL)).requires_grad_(True)
+    sample = random_sample([9, 6], width=2, conditions=("x",))
+    sample.conditions["x"][0] = torch.nan
+    noise = model(sample, torch.tensor([0.2, 0.7], dtype=torch.float64))
+    (noise.positions.square().sum() + noise.elements.square().sum()).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert dead == []
+
+
+def test_bad_configuration():
+    with pytest.raises(ValueError, match="`cutoff` must be positive, got -1"):
+        EGNNConfig(cutoff=-1.0)
+    with pytest.raises(ValueError, match="`std` of a property must be positive"):
+        PropertyScale(1.0, 0.0)
