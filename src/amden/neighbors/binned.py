@@ -18,8 +18,7 @@ BLOCK_CPU, BLOCK_GPU = 1 << 20, 1 << 25
 def binned_list(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> NeighborList:
     """Edges of a batch by cell lists."""
     bins = _sorted(positions, plan)
-    visits = (2 * plan.reach + 1).prod(1)[plan.system]
-    blocks = [_edges(bins, plan, visits, slice(*ends)) for ends in pairwise(_marks(plan, visits))]
+    blocks = [_edges(bins, plan, slice(*ends)) for ends in pairwise(_marks(bins, plan))]
     return NeighborList(*(torch.cat([getattr(b, name) for b in blocks]) for name in ("source", "target", "shift")))
 
 
@@ -31,8 +30,10 @@ class _Bins:
     """Wrapped positions."""
     wrap: Float[Tensor, "atoms 3"]
     """Lattice vectors taken off by wrapping."""
-    place: Int[Tensor, "atoms 3"]
-    """Bin of each atom along each lattice vector."""
+    low: Int[Tensor, "atoms 3"]
+    """First bin to look into along each lattice vector; bins beyond the cell belong to its images."""
+    span: Int[Tensor, "atoms 3"]
+    """Number of bins to look into along each lattice vector."""
     order: Int[Tensor, " atoms"]
     """Atoms bin by bin."""
     base: Int[Tensor, " systems"]
@@ -45,15 +46,18 @@ def _sorted(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> _Bins:
     s = torch.einsum("ai,aij->aj", positions, plan.inverse.to(positions.dtype)[plan.system])
     wrap = torch.floor(s)
     bins = plan.bins[plan.system]
-    place = torch.minimum(((s - wrap) * bins).long(), bins - 1)
+    place = (s - wrap) * bins
+    reach = plan.reach.to(s.dtype)[plan.system]
+    low = torch.floor(place - reach).long()
     per_system = plan.bins.prod(1)
     base = torch.cumsum(per_system, 0) - per_system
-    number = base[plan.system] + _flat(place, bins)
+    number = base[plan.system] + _flat(torch.minimum(place.long(), bins - 1), bins)
     count = torch.bincount(number, minlength=int(per_system.sum()))
     return _Bins(
         inside=positions - torch.einsum("ai,aij->aj", wrap, plan.cell.to(positions.dtype)[plan.system]),
         wrap=wrap,
-        place=place,
+        low=low,
+        span=torch.floor(place + reach).long() - low + 1,
         order=torch.argsort(number, stable=True),
         base=base,
         start=torch.cumsum(count, 0) - count,
@@ -61,23 +65,23 @@ def _sorted(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> _Bins:
     )
 
 
-def _marks(plan: NeighborPlan, visits: Int[Tensor, " atoms"]) -> list[int]:
+def _marks(bins: _Bins, plan: NeighborPlan) -> list[int]:
     """Ends of runs of atoms with about a block's candidates each, were the atoms spread evenly over bins."""
     budget = BLOCK_CPU if plan.cell.device.type == "cpu" else BLOCK_GPU
     crowd = (plan.n_atoms / plan.bins.prod(1)).clamp(min=1.0)[plan.system]
-    work = torch.cumsum((visits * crowd).double(), 0)
+    work = torch.cumsum((bins.span.prod(1) * crowd).double(), 0)
     n_blocks = int(work[-1] / budget) + 1 if len(work) else 1
     inner = torch.arange(1, n_blocks, device=work.device, dtype=work.dtype) * budget
     return [0, *torch.searchsorted(work, inner).tolist(), len(work)]
 
 
-def _edges(bins: _Bins, plan: NeighborPlan, visits: Int[Tensor, " atoms"], atoms: slice) -> NeighborList:
-    """Edges from a run of atoms, each of which looks into its number of `visits` bins."""
-    atom, local = _expanded(visits[atoms])
+def _edges(bins: _Bins, plan: NeighborPlan, atoms: slice) -> NeighborList:
+    """Edges from a run of atoms."""
+    atom, local = _expanded(bins.span[atoms].prod(1))
     atom = atom + atoms.start
     system = plan.system[atom]
-    n_bins, reach = plan.bins[system], plan.reach[system]
-    place = bins.place[atom] + _unflat(local, 2 * reach + 1) - reach
+    n_bins = plan.bins[system]
+    place = bins.low[atom] + _unflat(local, bins.span[atom])
     image = torch.div(place, n_bins, rounding_mode="floor")
     number = bins.base[system] + _flat(place - image * n_bins, n_bins)
     lattice = plan.cell.to(bins.inside.dtype)[system]

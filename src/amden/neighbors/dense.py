@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from amden.neighbors.edges import NeighborList, NeighborMatrix, padding_offset
 from amden.neighbors.plan import NeighborPlan, rounded_up
 
-BLOCK_CPU, BLOCK_GPU = 1 << 18, 1 << 26
+BLOCK_CPU, BLOCK_GPU = 1 << 18, 1 << 25
 """Candidates of one block: what stays in cache, what stays in memory."""
 
 _NONE = 2**31 - 1

@@ -18,7 +18,7 @@ MAX_IMAGES = 1_000_000
 """More images of one cell than this inside the cutoff are taken for a mistake in the cell."""
 
 DENSE_ADVANTAGE = 8.0
-"""Candidates the dense search may look at for one of the binned search; it does less work for each."""
+"""Candidates the dense search looks at in the time of one bin or candidate of the binned search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ class NeighborPlan:
     """Images of the dense search about the minimum image; the middle row is (0, 0, 0)."""
     bins: Int[Tensor, "systems 3"]
     """Bins of the binned search along each lattice vector."""
-    reach: Int[Tensor, "systems 3"]
-    """Bins to look at on either side."""
+    reach: Float[Tensor, "systems 3"]
+    """Cutoff in widths of a bin."""
     dense: bool
     """Search all pairs rather than bins."""
 
@@ -93,7 +93,7 @@ def neighbor_plan(
     bins, reach = _bins(heights, sizes, cutoff)
     largest = int(sizes.max()) if len(sizes) else 0
     n_images = int(torch.prod(2 * images + 1))
-    looked_at = sizes * torch.prod(2 * reach + 1, 1) * (sizes / torch.prod(bins, 1)).clamp(min=1.0)
+    looked_at = sizes * torch.prod(2 * reach + 1, 1) * (1 + sizes / torch.prod(bins, 1))
     precise = cell.double()
     return NeighborPlan(
         cutoff=cutoff,
@@ -103,28 +103,33 @@ def neighbor_plan(
         inverse=torch.linalg.inv(precise).to(cell.dtype),
         triangle=torch.linalg.cholesky(precise @ precise.mT).to(cell.dtype),
         n_atoms=n_atoms,
-        system=system_index(n_atoms),
+        system=system_index(n_atoms, total=int(sizes.sum())),
         first=first_atom(n_atoms),
         largest=largest,
         equal=bool((sizes == largest).all()),
         images=torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in images.tolist())).to(cell.device),
         bins=bins.to(cell.device),
-        reach=reach.to(cell.device),
+        reach=reach.to(cell),
         dense=0 < len(sizes) * largest**2 * n_images <= DENSE_ADVANTAGE * float(looked_at.sum()),
     )
 
 
 def expected_capacity(
-    cell: Float[Tensor, "systems 3 3"], n_atoms: Int[Tensor, " systems"], *, cutoff: float, multiple: int = 8
+    cell: Float[Tensor, "systems 3 3"],
+    n_atoms: Int[Tensor, " systems"],
+    *,
+    cutoff: float,
+    deviations: float = 5.0,
+    multiple: int = 8,
 ) -> int:
-    """Row length that random positions overflow about once in a million rows: Poisson mean and five deviations.
+    """Row length that random positions hardly overflow: Poisson mean and five deviations, about one row in a million.
 
     >>> expected_capacity(17.0 * torch.eye(3)[None], torch.tensor([256]), cutoff=6.5)
     104
     """
     density = n_atoms.to(cell.dtype) / lattice.volume(cell).abs()
     mean = float(density.max()) * 4.0 / 3.0 * math.pi * cutoff**3
-    return rounded_up(math.ceil(mean + 5.0 * math.sqrt(mean) + 1.0), multiple)
+    return rounded_up(math.ceil(mean + deviations * math.sqrt(mean) + 1.0), multiple)
 
 
 def rounded_up(n: int, multiple: int) -> int:
@@ -155,10 +160,9 @@ def _image_reach(heights: Float[Tensor, "systems 3"], cutoff: float) -> Int[Tens
 
 def _bins(
     heights: Float[Tensor, "systems 3"], sizes: Int[Tensor, " systems"], cutoff: float
-) -> tuple[Int[Tensor, "systems 3"], Int[Tensor, "systems 3"]]:
-    """Bins no thinner than the cutoff and not more than atoms, and how many lie in reach on either side."""
+) -> tuple[Int[Tensor, "systems 3"], Float[Tensor, "systems 3"]]:
+    """Bins no thinner than the cutoff and not more than atoms, and the cutoff in widths of a bin."""
     fitting = torch.floor(heights / cutoff).clamp(min=1)
     crowding = (sizes.clamp(min=1) / fitting.prod(1)).clamp(max=1.0) ** (1 / 3)
     bins = torch.floor(fitting * crowding[:, None] * (1 + 1e-9)).clamp(min=1)
-    reach = torch.ceil(cutoff * bins / heights * (1 + 1e-6))
-    return bins.long(), reach.long()
+    return bins.long(), cutoff * bins / heights * (1 + 1e-6)
