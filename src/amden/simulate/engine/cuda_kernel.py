@@ -1,0 +1,98 @@
+"""The CUDA kernel: a system from global to shared memory, its trajectory, and back.
+
+Imports numba.cuda and is therefore itself imported only by `cuda`, and only when a run asks for it.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+from amden.simulate.engine.coupling import N_SUMS
+from amden.simulate.engine.kernel import Machine, trajectory
+from amden.simulate.potentials.potential import Potential
+
+SHARED_LISTS_UP_TO = 256
+"""Atoms up to which the neighbour lists fit into the 48 kB of static shared memory; else they are in global memory."""
+MOST_LISTED, MOST_NEAR = 64, 31
+"""Room for neighbours of an atom in the list and within the cutoff."""
+SKIN = 0.7
+"""Å; only the speed depends on it."""
+
+
+def machine() -> Machine:
+    """The device functions; the simulator of Numba has no libdevice and takes those of numpy."""
+    def jit(function):
+        return cuda.jit(function, device=True, fastmath=True)
+
+    one = np.float32(1)
+    if config.ENABLE_CUDASIM:
+        rsqrt, inverse = (lambda x: one / np.sqrt(x)), (lambda x: one / x)
+        nearest = lambda x: np.int32(np.rint(x))  # noqa: E731
+        exp = np.exp
+    else:
+        from numba.cuda import libdevice
+
+        exp, rsqrt, nearest = libdevice.fast_expf, libdevice.rsqrtf, libdevice.float2int_rn
+        inverse = jit(lambda x: libdevice.fast_fdividef(one, x))
+    sync = jit(lambda: cuda.syncthreads())
+    any_thread = jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0)
+    return Machine(
+        jit=jit, exp=exp, rsqrt=rsqrt, inverse=inverse, nearest=nearest, sync=sync, any=any_thread
+    )
+
+
+def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
+    """The CUDA kernel as a Python function: the system of its block, from global to shared memory, run, and back."""
+    run = trajectory(machine(), potential, skin=SKIN, diagonal=diagonal)
+    rows, listed_rows, near_rows = max(potential.n_moments, N_SUMS), MOST_LISTED, MOST_NEAR + 1
+    shared_lists = capacity <= SHARED_LISTS_UP_TO
+    index = np.uint8 if capacity <= 256 else np.uint16
+    integer, real, double, long = np.int32, np.float32, np.float64, np.int64
+
+    def launch(
+        order, fixed_all, velocities, kicks, species, seed, step, n_atoms, offsets, cell, record,
+        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, failure,
+    ):  # fmt: skip
+        system, thread = order[cuda.blockIdx.x], cuda.threadIdx.x
+        n, start = integer(n_atoms[system]), offsets[system]
+        fixed = cuda.shared.array((3, capacity), integer)
+        origin = cuda.shared.array((3, capacity), integer)
+        velocity = cuda.shared.array((3, capacity), real)
+        force = cuda.shared.array((3, capacity), real)
+        kick = cuda.shared.array(capacity, real)
+        moments = cuda.shared.array((rows, capacity), real)
+        n_listed = cuda.shared.array(capacity, np.uint8)
+        n_near = cuda.shared.array(capacity, np.uint8)
+        metric = cuda.shared.array(9, real)
+        drift = cuda.shared.array(9, real)
+        control = cuda.shared.array(6, real)
+        total = cuda.shared.array(N_SUMS, double)
+        verdict = cuda.shared.array(1, long)
+        if shared_lists:
+            listed = cuda.shared.array((listed_rows, capacity), index)
+            near = cuda.shared.array((near_rows, capacity), index)
+        else:
+            listed, near = listed_all[cuda.blockIdx.x], near_all[cuda.blockIdx.x]
+        if thread < n:
+            kick[thread] = kicks[start + thread]
+            for d in range(3):
+                fixed[d, thread] = fixed_all[start + thread, d]
+                velocity[d, thread] = velocities[start + thread, d]
+        if thread == 0:
+            verdict[0] = 0
+        cuda.syncthreads()
+        work = (
+            fixed, origin, velocity, force, kick, species[start : start + n], moments, listed, n_listed, near, n_near,
+            metric, drift, control, moments, total, verdict,
+        )  # fmt: skip
+        ramp = interval, ramp_start, ramp_length
+        run(thread, capacity, n, seed[system], step[system], n_steps, ramp, plan, cell[system], record[system], work)
+        if thread < n:
+            for d in range(3):
+                fixed_all[start + thread, d] = fixed[d, thread]
+                velocities[start + thread, d] = velocity[d, thread]
+        if thread == 0:
+            failure[system] = verdict[0]
+
+    return launch
