@@ -99,7 +99,7 @@ class TrajectoryWriter:
 
     def write(self, structures: Structures, **numbers: float) -> None:
         """Append structures, with `numbers` such as the time for each of them."""
-        given = {name: torch.full((len(structures),), value) for name, value in numbers.items()}
+        given = {name: torch.full((len(structures),), value, dtype=torch.float64) for name, value in numbers.items()}
         frames = to_ase(replace(structures, properties={**structures.properties, **given}))
         ase.io.write(self._part, frames, format="extxyz", append=True)
 
@@ -123,7 +123,7 @@ def from_ase(images: Sequence[Atoms], *, dtype: torch.dtype = torch.float64) -> 
 
     >>> from ase.build import bulk
     >>> from_ase([bulk("Si")])
-    Structures(1 systems, 2 atoms, elements Si2)
+    Structures(1 systems, 2 atoms, elements Si)
     """
     if not images:
         raise ValueError("`images` is empty: nothing to convert")
