@@ -133,19 +133,21 @@ class MixtureOracle:
 class PairDenoiser:
     """The smallest denoiser that keeps the contract: pair forces and element sums of neighbours within `cutoff` (Å).
 
-    Every pair of atoms and images is looked at, so it suits small cells. With f(r) = (1 - r/cutoff)², c = Σ conditions
-    and e the elements:
+    Every pair of atoms and images is looked at, so it suits small cells. With f(r) = (1 - r/cutoff)^power, c = Σ
+    conditions and e the elements:
 
         ε_X,i = Σ_j f(r_ij) (1 + t + tanh(c + e_i · e_j)) r_ij,   ε_E,i = t e_i + Σ_j f(r_ij) e_j
     """
 
     cutoff: float = 4.0
+    power: int = 2
+    """2 and above is smooth at the cutoff; 1 has a kink and 0 a jump, which break the contract."""
 
     def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
         """Noise of all systems."""
         atom, other, vector = self._pairs(sample)
         r = vector.norm(dim=1, keepdim=True)
-        f = (1.0 - r / self.cutoff).square()
+        f = (1.0 - r / self.cutoff) ** self.power
         e, system = sample.elements, sample.system
         asked = torch.stack([torch.zeros_like(t), *(torch.nan_to_num(c) for c in sample.conditions.values())]).sum(0)
         overlap = (e[atom] * e[other]).sum(1) + asked[system[atom]]
