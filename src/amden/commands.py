@@ -6,7 +6,7 @@ Imported only when a verb runs, so that `amden --help` answers at once.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from amden.training import Progress as TrainingProgress
 from amden.training import train
 
 err = Console(stderr=True)
+
+COMPILE_FROM = 64
+"""Structures from which on compiling the network for a GPU pays."""
 
 
 @contextmanager
@@ -75,9 +78,10 @@ def run_generate(
     blank = _blank(loaded, **sizes)
     err.print(f"{model} on {where}: {len(blank)} structures, {_atoms(blank)} atoms each, {steps} steps, seed {seed}")
     started = time.monotonic()
-    writer = TrajectoryWriter(trajectory, overwrite=overwrite) if trajectory else None
-    with progress_bar("steps") as bar:
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress_bar("steps"))
         task = bar.add_task("generating", total=len(blank) * (steps + 1))
+        film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
         result = generate(
             loaded,
             blank,
@@ -85,12 +89,10 @@ def run_generate(
             n_steps=steps,
             device=where,
             batch_size=batch_size,
-            compiled=where.type == "cuda" and len(blank) >= 64,
+            compiled=where.type == "cuda" and len(blank) >= COMPILE_FROM,
             on_step=lambda systems, _: bar.advance(task, systems),
-            on_frame=writer.add_first if writer else None,
+            on_frame=film.write if film else None,
         )
-    if writer:
-        writer.close()
     write_structures(out, result, overwrite=overwrite)
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
 

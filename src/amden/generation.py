@@ -32,8 +32,8 @@ CPU_CHUNK = 128
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with the number of systems in the batch and the steps done on it."""
 
-OnFrame = Callable[[int, float, Structures], None]
-"""Called after each step with the first system of the batch, the time and the present state."""
+OnFrame = Callable[[Structures], None]
+"""Called after each step with the present state of the very first system; its property `t` is the time reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def generate(
     while first < len(blank):
         chosen = torch.arange(first, min(first + size, len(blank)))
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
-        frame = None if on_frame is None else partial(on_frame, first)
+        frame = on_frame if first == 0 else None
         try:
             result = _denoised(model, part, seeds[chosen], n_steps, partial(on_step, len(chosen)), frame)
         except torch.OutOfMemoryError:
@@ -143,7 +143,7 @@ def _denoised(
     seeds: Int[Tensor, " systems"],
     n_steps: int,
     on_step: Callable[[int], None],
-    on_frame: Callable[[float, Structures], None] | None,
+    on_frame: OnFrame | None,
 ) -> Structures:
     device, cutoff = blank.cell.device, model.denoiser.config.egnn.cutoff
     vocabulary = model.denoiser.config.vocabulary
@@ -157,7 +157,8 @@ def _denoised(
     def callback(step: int, t: float, sample: Sample) -> None:
         on_step(step)
         if on_frame is not None:
-            on_frame(t, decode(sample, vocabulary).to("cpu"))
+            state = decode(sample, vocabulary).select([0]).to("cpu", dtype=torch.float64)
+            on_frame(replace(state, properties={"t": torch.tensor([t])}))
 
     with torch.autocast("cuda", dtype=torch.bfloat16) if cuda else nullcontext():
         end = euler_maruyama(
@@ -169,7 +170,7 @@ def _denoised(
             callback=callback,
         )
     finished = decode(end, vocabulary).without_ghosts()
-    return replace(finished.to(dtype=torch.float64).wrapped())
+    return finished.to(dtype=torch.float64).wrapped()
 
 
 def _number_density(model: Model, density: float | None) -> float:

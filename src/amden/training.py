@@ -33,8 +33,8 @@ from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
 from amden.structure import Structures
 
-CONFIG, MODEL, STATE = "config.yaml", "model.safetensors", "state.safetensors"
-"""Files of a run folder, beside `metrics.csv`."""
+CONFIG, MODEL, STATE, METRICS = "config.yaml", "model.safetensors", "state.safetensors", "metrics.csv"
+"""Files of a run folder."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def train(
     resume: bool = False,
     compiled: bool = False,
     max_seconds: float | None = None,
+    tensorboard: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Model:
@@ -72,7 +73,8 @@ def train(
         raise FileExistsError(f"{folder} holds a run already: go on with `--resume` or choose another folder")
     if resume:
         run.restore()
-    run.loop(progress, time.monotonic() + max_seconds if max_seconds else None)
+    log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
+    run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
     return run.model()
 
 
@@ -117,9 +119,8 @@ class Run:
         self._capacity = self._fixed_capacity() if compiled else None
         self.step = 0
 
-    def loop(self, progress: Callable[[Progress], None], deadline: float | None) -> None:
+    def loop(self, log: MetricsLog, progress: Callable[[Progress], None], deadline: float | None) -> None:
         """Go on to the last step or until `deadline` (of the monotonic clock); leave a checkpoint in any case."""
-        log = MetricsLog(self.folder / "metrics.csv", enabled=self.fabric.is_global_zero)
         batches = Batches(self._data, self._per_device(), seed=self.config.seed)
         world = self.fabric.world_size
         tally, started = Tally(self.fabric.device), time.monotonic()
