@@ -1,7 +1,8 @@
 """Lattice geometry on bare tensors. A cell holds the lattice vectors as **rows**, in Å, as in ASE.
 
-Cartesian r = fractional s · cell. All functions are batched over the leading `systems` axis; functions of atoms take
-the cell of each atom (`cell[system]`).
+Cartesian r = fractional s · cell. All functions are batched over the leading axes; functions of atoms take the cell of
+each atom (`cell[system]`). Products are written out: matrix products would be rounded to bfloat16 under autocast and to
+TF32 where that is allowed, and their last bits would depend on the size of the batch.
 """
 
 import torch
@@ -10,43 +11,55 @@ from torch import Tensor
 
 
 def volume(cell: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems"]:
-    """Signed volume in Å³; negative for a left-handed cell.
+    """Signed volume a · (b × c) in Å³; negative for a left-handed cell.
 
     >>> volume(2.0 * torch.eye(3)).item()
     8.0
     """
-    return torch.linalg.det(cell)
+    a, b, c = cell.unbind(-2)
+    return (a * torch.linalg.cross(b, c)).sum(-1)
+
+
+def inverse(cell: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems 3 3"]:
+    """Matrix inverse in 1/Å: its columns are the reciprocal vectors (b × c, c × a, a × b) / V.
+
+    >>> inverse(torch.diag(torch.tensor([1.0, 2.0, 4.0]))).diagonal().tolist()
+    [1.0, 0.5, 0.25]
+    """
+    a, b, c = cell.unbind(-2)
+    faces = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
+    return faces / volume(cell)[..., None, None]
 
 
 def heights(cell: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems 3"]:
-    """Distances between opposite faces in Å, h_i = 1 / |row i of (cell⁻¹)ᵀ|.
+    """Distances between opposite faces in Å, h_i = 1 / |column i of cell⁻¹|.
 
     >>> heights(torch.diag(torch.tensor([1.0, 2.0, 3.0]))).tolist()
     [1.0, 2.0, 3.0]
     """
-    return 1.0 / torch.linalg.inv(cell).norm(dim=-2)
+    return 1.0 / inverse(cell).norm(dim=-2)
 
 
-def fractional(positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
+def fractional(positions: Float[Tensor, "*atoms 3"], cell: Float[Tensor, "*#atoms 3 3"]) -> Float[Tensor, "*atoms 3"]:
     """Fractional coordinates s with r = s · cell.
 
     >>> fractional(torch.tensor([[1.0, 0.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
     [[0.5, 0.0, 0.0]]
     """
-    return torch.einsum("ai,aij->aj", positions, torch.linalg.inv(cell))
+    return cartesian(positions, inverse(cell))
 
 
-def cartesian(s: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
-    """Cartesian positions in Å of fractional coordinates.
+def cartesian(s: Float[Tensor, "*atoms 3"], cell: Float[Tensor, "*#atoms 3 3"]) -> Float[Tensor, "*atoms 3"]:
+    """Cartesian positions in Å of fractional coordinates, s · cell.
 
     >>> cartesian(torch.tensor([[0.5, 0.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
     [[1.0, 0.0, 0.0]]
     """
-    return torch.einsum("ai,aij->aj", s, cell)
+    return s[..., 0:1] * cell[..., 0, :] + s[..., 1:2] * cell[..., 1, :] + s[..., 2:3] * cell[..., 2, :]
 
 
-def wrap(positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
-    """Positions moved by lattice vectors into the cell, fractional coordinates in [0, 1).
+def wrap(positions: Float[Tensor, "*atoms 3"], cell: Float[Tensor, "*#atoms 3 3"]) -> Float[Tensor, "*atoms 3"]:
+    """Positions moved by lattice vectors into the cell: fractional coordinates in [0, 1), but for rounding.
 
     >>> wrap(torch.tensor([[3.0, -1.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
     [[1.0, 1.0, 0.0]]
@@ -54,7 +67,7 @@ def wrap(positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) 
     return positions - cartesian(torch.floor(fractional(positions, cell)), cell)
 
 
-def minimum_image(vectors: Float[Tensor, "atoms 3"], cell: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
+def minimum_image(vectors: Float[Tensor, "*atoms 3"], cell: Float[Tensor, "*#atoms 3 3"]) -> Float[Tensor, "*atoms 3"]:
     """Vectors reduced to |s_i| ≤ ½. The shortest image only where it is shorter than half of each height.
 
     >>> minimum_image(torch.tensor([[1.5, 0.0, 0.0]]), 2.0 * torch.eye(3)[None]).tolist()
@@ -69,4 +82,4 @@ def deform(cell: Float[Tensor, "*systems 3 3"], strain: Float[Tensor, "*systems 
     >>> deform(torch.eye(3), 0.5 * torch.eye(3))[0].tolist()
     [1.5, 0.0, 0.0]
     """
-    return cell @ (torch.eye(3, dtype=cell.dtype, device=cell.device) + strain)
+    return cell + cartesian(cell, strain[..., None, :, :])

@@ -79,7 +79,8 @@ class Streams:
         """Float32 numbers in (0, 1), `shape` for each atom."""
         n = prod(shape)
         words = self._words(-(-n // 4), draw)
-        values = ((words[:, :n] >> 8).to(torch.float32) + 0.5) * 2.0**-24
+        # 23 bits: with 24 the half would be rounded away and the largest number would be 1
+        values = ((words[:, :n] >> 9).to(torch.float32) + 0.5) * 2.0**-23
         return values.reshape(-1, *shape)
 
     def normal(self, shape: tuple[int, ...], *, draw: int) -> Float[Tensor, "atoms *shape"]:

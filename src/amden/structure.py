@@ -45,6 +45,8 @@ class Structures:
             )
         if self.cell.shape != (len(self.n_atoms), 3, 3):
             raise ValueError(f"`cell` must be [{len(self.n_atoms)}, 3, 3], got {tuple(self.cell.shape)}")
+        if self.n_atoms.device.type == "cpu" and int(self.n_atoms.sum()) != n:
+            raise ValueError(f"`n_atoms` adds up to {int(self.n_atoms.sum())}, but there are {n} positions")
         for name, values in self.properties.items():
             if len(values) != len(self.n_atoms):
                 raise ValueError(f"property {name!r} has {len(values)} values for {len(self.n_atoms)} systems")
@@ -132,7 +134,10 @@ def concatenate(batches: Sequence[Structures]) -> Structures:
         for name, like in names.items()
     }
     return Structures(
-        *(torch.cat([getattr(b, name) for b in batches]) for name in ("positions", "species", "cell", "n_atoms")),
+        torch.cat([b.positions for b in batches]),
+        torch.cat([b.species for b in batches]),
+        torch.cat([b.cell for b in batches]),
+        torch.cat([b.n_atoms for b in batches]),
         properties,
     )
 

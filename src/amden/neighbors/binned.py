@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from amden import cell as lattice
 from amden.neighbors.edges import NeighborList
 from amden.neighbors.plan import NeighborPlan
 from amden.segment import system_index as repeated
@@ -43,7 +44,7 @@ class _Bins:
 
 
 def _sorted(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> _Bins:
-    s = torch.einsum("ai,aij->aj", positions, plan.inverse.to(positions.dtype)[plan.system])
+    s = lattice.cartesian(positions, plan.inverse.to(positions.dtype)[plan.system])
     wrap = torch.floor(s)
     bins = plan.bins[plan.system]
     place = (s - wrap) * bins
@@ -54,7 +55,7 @@ def _sorted(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> _Bins:
     number = base[plan.system] + _flat(torch.minimum(place.long(), bins - 1), bins)
     count = torch.bincount(number, minlength=int(per_system.sum()))
     return _Bins(
-        inside=positions - torch.einsum("ai,aij->aj", wrap, plan.cell.to(positions.dtype)[plan.system]),
+        inside=positions - lattice.cartesian(wrap, plan.cell.to(positions.dtype)[plan.system]),
         wrap=wrap,
         low=low,
         span=torch.floor(place + reach).long() - low + 1,
@@ -84,8 +85,8 @@ def _edges(bins: _Bins, plan: NeighborPlan, atoms: slice) -> NeighborList:
     place = bins.low[atom] + _unflat(local, bins.span[atom])
     image = torch.div(place, n_bins, rounding_mode="floor")
     number = bins.base[system] + _flat(place - image * n_bins, n_bins)
-    lattice = plan.cell.to(bins.inside.dtype)[system]
-    origin = bins.inside[atom] - torch.einsum("vi,vij->vj", image.to(lattice.dtype), lattice)
+    cell = plan.cell.to(bins.inside.dtype)[system]
+    origin = bins.inside[atom] - lattice.cartesian(image.to(cell.dtype), cell)
     visit, within = _expanded(bins.count[number])
     target = bins.order[bins.start[number][visit] + within]
     near = (bins.inside[target] - origin[visit]).square().sum(-1) < plan.cutoff**2

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from amden import cell as lattice
 from amden.neighbors.edges import NeighborList, NeighborMatrix, padding_offset
 from amden.neighbors.plan import NeighborPlan, rounded_up
 
@@ -63,18 +64,17 @@ def _decoded(
     shift = torch.round(s[slot] - s[plan.system[:, None] * plan.largest + j])
     if len(plan.images) > 1:
         shift = shift + plan.images.to(s.dtype)[image]
-    offset = torch.bmm(shift, plan.cell.to(s.dtype)[plan.system])
+    offset = lattice.cartesian(shift, plan.cell.to(s.dtype)[plan.system, None])
     target = torch.where(padding, own, plan.first[plan.system][:, None] + j)
     return target, torch.where(padding[..., None], padding_offset(plan.cutoff, s), offset)
 
 
 def _padded(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> Float[Tensor, "systems largest 3"]:
     """Fractional coordinates, every system padded to the largest."""
-    inverse = plan.inverse.to(positions.dtype)
-    if plan.equal:
-        return positions.reshape(len(plan.n_atoms), plan.largest, 3) @ inverse
-    padded = positions.new_zeros(len(plan.n_atoms) * plan.largest, 3).index_copy(0, plan.slots, positions)
-    return padded.reshape(len(plan.n_atoms), plan.largest, 3) @ inverse
+    if not plan.equal:
+        positions = positions.new_zeros(len(plan.n_atoms) * plan.largest, 3).index_copy(0, plan.slots, positions)
+    padded = positions.reshape(len(plan.n_atoms), plan.largest, 3)
+    return lattice.cartesian(padded, plan.inverse.to(positions.dtype)[:, None])
 
 
 def _blocks(plan: NeighborPlan) -> Iterator[tuple[slice, slice]]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from amden import cell as lattice
+
 
 @dataclass(frozen=True, eq=False)
 class NeighborList:
@@ -26,8 +28,7 @@ class NeighborList:
         system: Int[Tensor, " atoms"],
     ) -> Float[Tensor, "edges 3"]:
         """r of every edge in Å, differentiable by positions and cell."""
-        lattice = cell.to(positions.dtype)[system[self.source]]
-        moved = torch.einsum("ei,eij->ej", self.shift.to(positions.dtype), lattice)
+        moved = lattice.cartesian(self.shift.to(positions.dtype), cell.to(positions.dtype)[system[self.source]])
         return positions[self.target] - positions[self.source] + moved
 
 
@@ -78,4 +79,4 @@ def edges_to_matrix(
 
 def padding_offset(cutoff: float, like: Float[Tensor, "*any"]) -> Float[Tensor, "3"]:
     """Offset of padding entries: (2 cutoff, 0, 0)."""
-    return torch.tensor([1.0, 0.0, 0.0], dtype=like.dtype, device=like.device) * (2.0 * cutoff)
+    return (torch.arange(3, device=like.device) == 0).to(like.dtype) * (2.0 * cutoff)

@@ -100,7 +100,7 @@ def neighbor_plan(
         capacity=capacity,
         multiple=multiple,
         cell=cell,
-        inverse=torch.linalg.inv(precise).to(cell.dtype),
+        inverse=lattice.inverse(precise).to(cell.dtype),
         triangle=torch.linalg.cholesky(precise @ precise.mT).to(cell.dtype),
         n_atoms=n_atoms,
         system=system_index(n_atoms, total=int(sizes.sum())),

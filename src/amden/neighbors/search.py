@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from amden import cell as lattice
 from amden.neighbors.binned import binned_list
 from amden.neighbors.dense import dense_list, dense_matrix
 from amden.neighbors.edges import NeighborList, NeighborMatrix, edges_to_matrix
@@ -55,8 +56,8 @@ def neighbor_matrix(
     if plan.dense:
         return dense_matrix(positions, plan)
     edges = binned_list(positions, plan)
-    lattice = plan.cell.to(positions.dtype)[plan.system[edges.source]]
-    offset = torch.einsum("ei,eij->ej", edges.shift.to(positions.dtype), lattice)
+    cells = plan.cell.to(positions.dtype)[plan.system[edges.source]]
+    offset = lattice.cartesian(edges.shift.to(positions.dtype), cells)
     vectors = positions[edges.target] - positions[edges.source] + offset
     places = plan.capacity or rounded_up(int(torch.bincount(edges.source, minlength=1).max()), plan.multiple)
     return edges_to_matrix(edges, vectors, offset, n_atoms=len(positions), cutoff=plan.cutoff, capacity=places)
