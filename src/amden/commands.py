@@ -24,6 +24,9 @@ from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
 from amden.pretrained import model_path, shipped_models
 from amden.recipe import Recipe
+from amden.simulate.campaign import Progress as CampaignProgress
+from amden.simulate.campaign import run_campaign
+from amden.simulate.protocol import find_protocol
 from amden.structure import Structures, validate
 from amden.training import Progress as TrainingProgress
 from amden.training import train
@@ -218,3 +221,22 @@ def run_models() -> None:
             str(model.path),
         )
     Console(file=sys.stdout).print(table)
+
+
+def run_simulate(protocol: str, *, n: int, out: Path, seed: int, device: str, batch_size: int | None) -> None:
+    """Body of `amden simulate`."""
+    chosen = find_protocol(protocol)
+    where = "cuda" if pick_device(device).type == "cuda" else "cpu"
+    err.print(f"{protocol} on {where}: {n} cells of {chosen.n_atoms} atoms, {chosen.duration:g} ps each, seed {seed}")
+    with progress_bar("cells", "{task.fields[batch]}") as bar:
+        task = bar.add_task("simulating", total=n, batch="")
+
+        def show(now: CampaignProgress) -> None:
+            share = now.steps / chosen.n_steps
+            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
+            bar.update(task, completed=now.done + round(share * now.batch), batch=batch)
+
+        done = run_campaign(chosen, n=n, seed=seed, out=out, device=where, batch_size=batch_size, progress=show)
+    for index, reason in done.failures.items():
+        err.print(f"  cell {index} set aside: {reason}")
+    print(f"{out}: {done.n - len(done.failures)} structures, {len(done.failures)} set aside")

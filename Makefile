@@ -1,0 +1,38 @@
+# Set-up and the usual jobs. `make demo` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint check bench docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/amden generate si-melt --n 8 --atoms 256 --seed 0 --out out/si-melt.extxyz --overwrite
+	$(BIN)/amden analyze out/si-melt.extxyz --reference examples/si-melt-reference.extxyz --out out/si-melt-analysis --overwrite
+	@echo "Look at out/si-melt-analysis: the picture shows the generated glass against simulated silicon."
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --jaxtyping-packages=amden,beartype.beartype -n 2 -m "not gpu and not compiled"
+	$(BIN)/python -m pytest -m compiled
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+check: test lint
+
+bench: $(VENV)/.installed-dev
+	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
+
+clean:
+	rm -rf $(VENV) out build dist
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
