@@ -22,9 +22,9 @@ import numpy as np
 from amden.simulate.engine.stream import BAROSTAT, THERMOSTAT, stream
 from amden.units import EV_PER_A3_IN_GPA, KB
 
-KINETIC, KINETIC_ON_STEP, ENERGY, VIRIAL, OVERFLOW, PX, PY, PZ = range(8)
+KINETIC, KINETIC_ON_STEP, ENERGY, VIRIAL, OVERFLOW, MASS, PX, PY, PZ = range(9)
 """Sums over the atoms of a system: `total[...]`."""
-N_SUMS = 8
+N_SUMS = 9
 
 TEMPERATURE, TEMPERATURE_END, PRESSURE, TIMESTEP, TAU_T, TAU_P, COMPRESSIBILITY, MAX_DISPLACEMENT = range(8)
 """The segment in numbers: `plan[...]`; eV/Å³ for GPa, 0 temperature for NVE, nan pressure for constant volume."""

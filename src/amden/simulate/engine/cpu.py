@@ -74,7 +74,7 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
 
     def system(fixed, velocities, kicks, species, seed, step0, n_steps, ramp, plan, cell, record):
         n = fixed.shape[0]
-        most_listed, most_near = min(_MOST_LISTED, n - 1), min(_MOST_NEAR, n - 1)
+        most_listed, most_near = min(_MOST_LISTED, n), min(_MOST_NEAR, n)
         fixed_t, velocity = np.empty((3, n), np.int32), np.empty((3, n), np.float32)
         for i in range(n):
             for d in range(3):
@@ -87,7 +87,7 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
             kicks,
             species,
             np.empty((rows, n), np.float32),
-            np.empty((n, most_listed), np.uint16).T,
+            np.empty((n, most_listed + 1), np.uint16).T,
             np.empty(n, np.int32),
             np.empty((n, most_near + 1), np.uint16).T,
             np.empty(n, np.int32),

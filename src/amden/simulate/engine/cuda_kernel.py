@@ -22,6 +22,7 @@ SKIN = 0.7
 
 def machine() -> Machine:
     """The device functions; the simulator of Numba has no libdevice and takes those of numpy."""
+
     def jit(function):
         return cuda.jit(function, device=True, fastmath=True)
 
@@ -37,9 +38,7 @@ def machine() -> Machine:
         inverse = jit(lambda x: libdevice.fast_fdividef(one, x))
     sync = jit(lambda: cuda.syncthreads())
     any_thread = jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0)
-    return Machine(
-        jit=jit, exp=exp, rsqrt=rsqrt, inverse=inverse, nearest=nearest, sync=sync, any=any_thread
-    )
+    return Machine(jit=jit, exp=exp, rsqrt=rsqrt, inverse=inverse, nearest=nearest, sync=sync, any=any_thread)
 
 
 def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:

@@ -22,6 +22,7 @@ from amden.simulate.engine.coupling import (
     KINETIC,
     KINETIC_ON_STEP,
     LIMIT2,
+    MASS,
     MAX_DISPLACEMENT,
     N_SUMS,
     OVERFLOW,
@@ -62,7 +63,7 @@ class Machine:
 
 
 def _tools(machine: Machine, vector: Any) -> Tools:
-    real, jit = np.float32, machine.jit
+    real, index, jit = np.float32, np.uint32, machine.jit
     zero = real(0)
 
     def neighbor(geometry, i, k):
@@ -74,10 +75,11 @@ def _tools(machine: Machine, vector: Any) -> Tools:
     return Tools(
         jit=jit,
         real=real,
+        index=index,
         exp=machine.exp,
         rsqrt=machine.rsqrt,
         inverse=machine.inverse,
-        n_near=jit(lambda geometry, i: geometry[3][i]),
+        n_near=jit(lambda geometry, i: index(geometry[3][i])),
         neighbor=jit(neighbor),
         species=jit(lambda geometry, i: geometry[1][i]),
         no_virial=jit(lambda: zero),
@@ -107,9 +109,10 @@ def _summer(machine: Machine) -> Any:
     sync, half = machine.sync, 0.5
 
     def measure(thread, n_threads, n, velocity, force, kick, half_step, energy, virial, overflow, partial, total):
-        on_step = after = px = py = pz = 0.0
+        on_step = after = px = py = pz = masses = 0.0
         for i in range(thread, n, n_threads):
             mass = half_step / kick[i]
+            masses += mass
             vx, vy, vz = velocity[0, i], velocity[1, i], velocity[2, i]
             on_step += mass * (vx * vx + vy * vy + vz * vz)
             vx += kick[i] * force[0, i]
@@ -124,6 +127,7 @@ def _summer(machine: Machine) -> Any:
         partial[ENERGY, thread] = energy
         partial[VIRIAL, thread] = half * virial
         partial[OVERFLOW, thread] = overflow
+        partial[MASS, thread] = masses
         partial[PX, thread] = px
         partial[PY, thread] = py
         partial[PZ, thread] = pz
@@ -171,7 +175,7 @@ def _event(machine: Machine, cutoff: float, skin: float) -> Any:
     couple = coupler(machine.jit)
     reach = cutoff + skin
 
-    def event(n, seed, step, progress, elapsed, last, total, mass, plan, cell, metric, drift, control, record):
+    def event(n, seed, step, progress, elapsed, last, total, plan, cell, metric, drift, control, record):
         volume = update(cell, plan[TIMESTEP], metric, drift)
         failure = check(n, total, cell, volume)
         if failure != 0:
@@ -180,9 +184,9 @@ def _event(machine: Machine, cutoff: float, skin: float) -> Any:
         if last:
             return 0
         soft = plan[MAX_DISPLACEMENT] < math.inf
-        control[DRIFT_X] = total[PX] / mass if soft else 0.0
-        control[DRIFT_Y] = total[PY] / mass if soft else 0.0
-        control[DRIFT_Z] = total[PZ] / mass if soft else 0.0
+        control[DRIFT_X] = total[PX] / total[MASS] if soft else 0.0
+        control[DRIFT_Y] = total[PY] / total[MASS] if soft else 0.0
+        control[DRIFT_Z] = total[PZ] / total[MASS] if soft else 0.0
         if couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control):
             update(cell, plan[TIMESTEP], metric, drift)
             spare = max(control[STRETCH] * reach - cutoff, 0.0) * 0.5
@@ -217,9 +221,6 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
         geometry = fixed, species, near, n_near, metric
         speed2 = real((plan[MAX_DISPLACEMENT] / plan[TIMESTEP]) ** 2)
         half_step = 0.5 * plan[TIMESTEP]
-        mass = 0.0
-        for i in range(n):
-            mass += half_step / kick[i]
         if thread == 0:
             update(cell, plan[TIMESTEP], metric, drift)
         sync()
@@ -265,7 +266,6 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
                         elapsed,
                         last,
                         total,
-                        mass,
                         plan,
                         cell,
                         metric,

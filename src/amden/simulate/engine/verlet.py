@@ -43,25 +43,28 @@ def displacement(jit: Callable[[Callable], Any], *, diagonal: bool) -> Any:
 def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
     """`build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed)`: all atoms within √reach2.
 
-    Returns whether some atom has more than there is room for. `origin` takes the positions of this moment.
+    Returns whether some atom has more than there is room for: the last row is spare. `origin` takes the positions of this moment.
     """
 
+    index = np.uint32
+    none, one = index(0), index(1)
+
     def build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed):
-        room = listed.shape[0]
-        most = 0
-        for i in range(thread, n, n_threads):
-            count = 0
-            for j in range(n):
+        room, end, full = index(listed.shape[0] - 1), index(n), False
+        i = index(thread)
+        while i < end:
+            count, j = none, none
+            while j < end:
                 x, y, z = vector(fixed, i, fixed, j, metric)
                 if x * x + y * y + z * z < reach2 and j != i:
-                    if count < room:
-                        listed[count, i] = j
-                    count += 1
-            n_listed[i] = min(count, room)
-            most = max(most, count)
-            for d in range(3):
-                origin[d, i] = fixed[d, i]
-        return most > room
+                    listed[count, i] = j
+                    count = index(min(count + one, room))
+                j = index(j + one)
+            n_listed[i] = count
+            full = full or count == room
+            origin[0, i], origin[1, i], origin[2, i] = fixed[0, i], fixed[1, i], fixed[2, i]
+            i = index(i + n_threads)
+        return full
 
     return jit(build)
 
@@ -69,19 +72,23 @@ def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
 def selector(jit: Callable[[Callable], Any], vector: Any) -> Any:
     """`select(i, fixed, metric, cutoff2, listed, n_listed, near, n_near)`: those of the list within the cutoff.
 
-    Returns whether there are more than there is room for: the last row of `near` only takes what is too much.
+    Returns whether there are more than there is room for: the last row of `near` is spare.
     """
 
+    index = np.uint32
+    none, one = index(0), index(1)
+
     def select(i, fixed, metric, cutoff2, listed, n_listed, near, n_near):
-        room = near.shape[0] - 1
-        count = 0
-        for k in range(n_listed[i]):
+        room, end = index(near.shape[0] - 1), index(n_listed[i])
+        count, k = none, none
+        while k < end:
             j = listed[k, i]
             x, y, z = vector(fixed, i, fixed, j, metric)
-            near[min(count, room), i] = j
-            if x * x + y * y + z * z < cutoff2:
-                count += 1
-        n_near[i] = min(count, room)
-        return count > room
+            near[count, i] = j
+            inside = x * x + y * y + z * z < cutoff2
+            count = index(min(count + (one if inside else none), room))
+            k = index(k + one)
+        n_near[i] = count
+        return count == room
 
     return jit(select)

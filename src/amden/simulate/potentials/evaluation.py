@@ -121,10 +121,11 @@ def _float64_tools() -> Tools:
     return Tools(
         jit=jit,
         real=float,
+        index=np.uint64,
         exp=jit(lambda x: math.exp(x)),
         rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
-        n_near=jit(lambda geometry, i: geometry[0][i + 1] - geometry[0][i]),
+        n_near=jit(lambda geometry, i: np.uint64(geometry[0][i + 1] - geometry[0][i])),
         neighbor=jit(_neighbor),
         species=jit(lambda geometry, i: geometry[3][i]),
         no_virial=jit(lambda: (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
@@ -134,7 +135,7 @@ def _float64_tools() -> Tools:
 
 def _neighbor(geometry, i, k):
     start, partner, vector, _ = geometry
-    pair = start[i] + k
+    pair = np.uint64(start[i]) + k
     return partner[pair], vector[pair, 0], vector[pair, 1], vector[pair, 2]
 
 

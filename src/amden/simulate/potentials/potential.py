@@ -18,6 +18,9 @@ class Tools:
     """Compiles a function that is called from other compiled functions."""
     real: type
     """Type of every floating point constant: `numpy.float32` or `numpy.float64`."""
+    index: type
+    """Unsigned type to count neighbours with, in `while` loops: on CUDA, Numba's `range` and its care for negative
+    indices cost more instructions a turn than some neighbours do."""
     exp: Any
     """exp(x)."""
     rsqrt: Any

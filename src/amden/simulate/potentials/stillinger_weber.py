@@ -92,13 +92,16 @@ class StillingerWeber:
 
 def _moment_kernel(sw: StillingerWeber, tools: Tools) -> Any:
     real, exp, rsqrt, inverse = tools.real, tools.exp, tools.rsqrt, tools.inverse
-    n_near, neighbor = tools.n_near, tools.neighbor
+    n_near, neighbor, index = tools.n_near, tools.neighbor, tools.index
+    none, one = index(0), index(1)
     zero, reach, gap_max, gamma_sigma = (real(x) for x in (0, sw.cutoff, -_NEAREST_GAP * sw.sigma, sw.gamma * sw.sigma))
 
     def moments(i, geometry, out):
         txx = tyy = tzz = tyz = txz = txy = vx = vy = vz = zero
-        for k in range(n_near(geometry, i)):
+        k, end = none, n_near(geometry, i)
+        while k < end:
             _, x, y, z = neighbor(geometry, i, k)
+            k = index(k + one)
             r2 = x * x + y * y + z * z
             over_r = rsqrt(r2)
             x *= over_r
@@ -163,7 +166,8 @@ def _force_kernel(sw: StillingerWeber, tools: Tools) -> Any:
     """
     real, rsqrt = tools.real, tools.rsqrt
     n_near, neighbor, no_virial, add_virial = tools.n_near, tools.neighbor, tools.no_virial, tools.add_virial
-    radial = _radial_kernel(sw, tools)
+    radial, index = _radial_kernel(sw, tools), tools.index
+    none, one = index(0), index(1)
     cosine = -sw.cos_theta0
     zero, half, two, c, c2, self_term, strength = (
         real(x) for x in (0, 0.5, 2, cosine, cosine**2, (1 + cosine) ** 2, sw.eps * sw.lam)
@@ -174,8 +178,10 @@ def _force_kernel(sw: StillingerWeber, tools: Tools) -> Any:
         vx, vy, vz = m[6, i], m[7, i], m[8, i]
         fx = fy = fz = pair = f_squared = zero
         virial = no_virial()
-        for k in range(n_near(geometry, i)):
+        k, end = none, n_near(geometry, i)
+        while k < end:
             j, x, y, z = neighbor(geometry, i, k)
+            k = index(k + one)
             r2 = x * x + y * y + z * z
             over_r = rsqrt(r2)
             f, df, phi, dphi = radial(r2 * over_r, over_r)
