@@ -4,7 +4,6 @@ Systems are grouped by size; the size of a system alone decides how many threads
 the same order in any batch.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,6 @@ from amden.simulate.potentials.potential import Potential
 
 _CAPACITIES = 64, 128, 256, 512
 """Atoms, and threads, of a block."""
-_REGISTERS = 64
-"""A thread, so that four blocks of 256 threads live on a multiprocessor."""
 
 
 def advance(
@@ -42,7 +39,7 @@ def advance(
     on_device = {name: cuda.to_device(getattr(systems, name)) for name in fields}
     for size, kind in sorted(set(zip(capacity.tolist(), diagonal.tolist(), strict=True))):
         order = np.flatnonzero((capacity == size) & (diagonal == kind))
-        kernel = _compiled(potential, capacity=size, diagonal=kind)
+        kernel = cuda_kernel.compiled(potential, capacity=size, diagonal=kind)
         lists = len(order) if size > cuda_kernel.SHARED_LISTS_UP_TO else 0
         listed = cuda.device_array((lists, cuda_kernel.MOST_LISTED, size), np.uint16)
         near = cuda.device_array((lists, cuda_kernel.MOST_NEAR + 1, size), np.uint16)
@@ -67,10 +64,3 @@ def _cuda() -> Any:
     if not cuda.is_available():
         raise ValueError("`device` is 'cuda', but no CUDA device was found")
     return cuda
-
-
-@lru_cache(maxsize=16)
-def _compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
-    from amden.simulate.engine.cuda_kernel import kernel
-
-    return _cuda().jit(kernel(potential, capacity=capacity, diagonal=diagonal), fastmath=True, max_registers=_REGISTERS)

@@ -3,6 +3,7 @@
 Imports numba.cuda and is therefore itself imported only by `cuda`, and only when a run asks for it.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ MOST_LISTED, MOST_NEAR = 64, 31
 """Room for neighbours of an atom in the list and within the cutoff."""
 SKIN = 0.7
 """Å; only the speed depends on it."""
+
+_REGISTERS = 64
+"""A thread, so that four blocks of 256 threads live on a multiprocessor."""
+
+
+@lru_cache(maxsize=16)
+def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
+    """The kernel of a potential for systems of up to `capacity` atoms, one thread each."""
+    options = {} if config.ENABLE_CUDASIM else {"max_registers": _REGISTERS}
+    return cuda.jit(kernel(potential, capacity=capacity, diagonal=diagonal), fastmath=True, **options)
 
 
 def machine() -> Machine:
