@@ -1,0 +1,381 @@
+"""Triton kernels of the edge work in eq. 9: no edge-wide tensor of width `hidden` ever reaches global memory.
+
+A tile is `ROWS` atoms times `BLOCK` neighbour slots; a program walks over groups of rows and keeps the weights in
+shared memory. A row's tiles end at its last slot of non-zero weight, so padding costs little. Letters: x input of the
+layer norm, n its normalised value, y what the second linear layer sees, z what it gives.
+
+Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32. Sums over edges run
+as matrix products too: the gradient of a column sum is `valueᵀ · side`, with `side` [edges, 16] holding the edge features
+and indicator columns; its columns are named by `_SOURCE` and what follows it, counted from the number of features F.
+
+What calls these kernels, allocates and reduces is `amden.nn.fused`.
+"""
+
+from typing import no_type_check
+
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+SIDE = 16
+"""Columns of `side`: F ≤ 9 features, `ROWS` ≤ 2 sources, then beta, gamma, output bias, gate."""
+
+
+@triton.jit
+@no_type_check
+def _sigmoid(x, FAST: tl.constexpr):
+    if FAST:
+        half = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], dtype=tl.float32, is_pure=True, pack=1
+        )
+        return 0.5 * half + 0.5
+    else:
+        return tl.sigmoid(x)
+
+
+@triton.jit
+@no_type_check
+def _spread(values, ROWS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """A row's values at each of its slots: [ROWS, WIDTH] to [ROWS * BLOCK, WIDTH]."""
+    return tl.reshape(tl.broadcast_to(values[:, None, :], (ROWS, BLOCK, WIDTH)), (ROWS * BLOCK, WIDTH))
+
+
+@triton.jit
+@no_type_check
+def _count(group, start, weight, atoms, neighbors, ROWS: tl.constexpr, SLOTS: tl.constexpr):
+    """Slots from `start` to the last of non-zero weight in a group of rows."""
+    row = group * ROWS + tl.arange(0, ROWS)[:, None]
+    slot = tl.arange(0, SLOTS)[None, :]
+    inside = (row < atoms) & (start + slot < neighbors)
+    w = tl.load(weight + row * neighbors + start + slot, mask=inside, other=0.0)
+    return tl.max(tl.reshape(tl.where(w != 0.0, slot + 1, 0), (ROWS * SLOTS,)), 0)
+
+
+@triton.jit
+@no_type_check
+def _tile(group, start, target, weight, atoms, neighbors, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Edge numbers of a tile, which of them exist, their neighbours and weights."""
+    lane = tl.arange(0, ROWS * BLOCK)
+    row = group * ROWS + lane // BLOCK
+    slot = start + lane % BLOCK
+    inside = (row < atoms) & (slot < neighbors)
+    edge = row * neighbors + slot
+    neighbor = tl.load(target + edge, mask=inside, other=0).to(tl.int32)
+    return edge, inside, neighbor, tl.load(weight + edge, mask=inside, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _vector(pointer, WIDTH: tl.constexpr):
+    return tl.load(pointer + tl.arange(0, WIDTH))[None, :]
+
+
+@triton.jit
+@no_type_check
+def _rows(pointer, group, atoms, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Values of the rows of a group, in float32."""
+    row = group * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    values = tl.load(pointer + row * WIDTH + column, mask=row < atoms, other=0.0)
+    return values.to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def _features(pointer, edge, inside, F: tl.constexpr, SIDE: tl.constexpr):
+    f = tl.arange(0, SIDE)[None, :]
+    return tl.load(pointer + edge[:, None] * F + f, mask=inside[:, None] & (f < F), other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _edge_weight(pointer, F: tl.constexpr, H: tl.constexpr, SIDE: tl.constexpr):
+    f = tl.arange(0, SIDE)[:, None]
+    return tl.load(pointer + f * H + tl.arange(0, H)[None, :], mask=f < F, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _matrix(pointer, OUT: tl.constexpr, H: tl.constexpr, LOW: tl.constexpr):
+    return tl.load(pointer + tl.arange(0, OUT)[:, None] * H + tl.arange(0, H)[None, :]).to(LOW)
+
+
+@triton.jit
+@no_type_check
+def _normalised(e, we, s, neighbor, targets, H: tl.constexpr, EPS: tl.constexpr, PRODUCT: tl.constexpr):
+    """Layer norm of x = e · W_e + s_i + q_j without its scale and shift, and 1/deviation."""
+    q = tl.load(targets + neighbor[:, None] * H + tl.arange(0, H)[None, :])
+    x = tl.dot(e, we, input_precision=PRODUCT) + s + q.to(tl.float32)
+    x = x - (tl.sum(x, 1) / H)[:, None]
+    rstd = tl.rsqrt(tl.sum(x * x, 1) / H + EPS)
+    return x * rstd[:, None], rstd
+
+
+@triton.jit
+@no_type_check
+def _silu(x, LOW: tl.constexpr, FAST: tl.constexpr):
+    return (x * _sigmoid(x, FAST)).to(LOW)
+
+
+@triton.jit
+@no_type_check
+def _silu_slope(x, FAST: tl.constexpr):
+    s = _sigmoid(x, FAST)
+    return s + x * s * (1.0 - s)
+
+
+@triton.jit
+@no_type_check
+def message_forward(
+    source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight, gate_bias,
+    result, atoms, neighbors, zero,
+    H: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Σ_j sigmoid(m · g + b) w m for each row, m = silu(W silu(norm(x)) + b)."""
+    column = tl.arange(0, H)
+    we = _edge_weight(edge_weight, F, H, 16)
+    out = tl.trans(_matrix(out_weight, H, H, LOW))
+    gate_shift = tl.load(gate_bias)
+    for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
+        total = tl.zeros((H,), tl.float32)
+        for start in range(0, _count(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
+            edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
+            late = zero * start
+            s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
+            e = _features(features, edge, inside, F, 16)
+            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
+            z = tl.dot(_silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST), out, input_precision=EXACT) + _vector(out_bias + late, H)
+            m = z * _sigmoid(z, FAST)
+            gate = _vector(gate_weight + late, H)
+            a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST) * w
+            total += tl.sum(m * a[:, None], 0)
+        tl.store(result + row * H + column, total)
+
+
+@triton.jit
+@no_type_check
+def displacement_forward(
+    source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
+    result, atoms, neighbors, zero,
+    H: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Σ_j Σ_c' Φ[c, c'] v_j[c'] for each row and channel c, Φ = w (W silu(norm(x)) + b)."""
+    C: tl.constexpr = F - 1
+    column = tl.arange(0, H)
+    channel = tl.arange(0, C)
+    we = _edge_weight(edge_weight, F, H, 16)
+    out = tl.trans(_matrix(out_weight, C * C, H, LOW))
+    for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
+        ux = tl.zeros((C,), tl.float32)
+        uy = tl.zeros((C,), tl.float32)
+        uz = tl.zeros((C,), tl.float32)
+        for start in range(0, _count(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
+            edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
+            late = zero * start
+            s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
+            e = _features(features, edge, inside, F, 16)
+            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
+            z = tl.dot(_silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST), out, input_precision=EXACT) + _vector(out_bias + late, C * C)
+            mixing = tl.reshape(z * w[:, None], (BLOCK, C, C))
+            v = vectors + edge[:, None] * (3 * C) + channel[None, :] * 3
+            ux += _mixed(mixing, v, inside)
+            uy += _mixed(mixing, v + 1, inside)
+            uz += _mixed(mixing, v + 2, inside)
+        to = result + row * (3 * C) + channel * 3
+        tl.store(to, ux)
+        tl.store(to + 1, uy)
+        tl.store(to + 2, uz)
+
+
+@triton.jit
+@no_type_check
+def _mixed(mixing, v, inside):
+    values = tl.load(v, mask=inside[:, None], other=0.0)
+    return tl.sum(tl.sum(mixing * values[:, None, :], 2), 0)
+
+
+@triton.jit
+@no_type_check
+def _indicator(column, M: tl.constexpr, LOW: tl.constexpr):
+    """[M, 16] with ones in one column: valueᵀ · indicator sums the values over the edges."""
+    f = tl.arange(0, 16)[None, :]
+    return tl.broadcast_to(tl.where(f == column, 1.0, 0.0), (M, 16)).to(LOW)
+
+
+@triton.jit
+@no_type_check
+def _input_gradient(
+    dz, n, rstd, gamma, beta, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr, F: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """From dz back to x: writes the gradients of q and e, adds to the column sums."""
+    M: tl.constexpr = ROWS * BLOCK
+    f = tl.arange(0, 16)[None, :]
+    n = n.to(tl.float32)
+    scale, shift = _vector(gamma, H), _vector(beta, H)
+    d = tl.dot(dz, out, input_precision=EXACT) * _silu_slope(n * scale + shift, FAST)
+    sums = tl.dot(tl.trans(d.to(LOW)), _indicator(F + ROWS, M, LOW), sums, input_precision=EXACT)
+    sums = tl.dot(tl.trans((d * n).to(LOW)), _indicator(F + ROWS + 1, M, LOW), sums, input_precision=EXACT)
+    d = d * scale
+    d = d - (tl.sum(d, 1) / H)[:, None] - n * (tl.sum(d * n, 1) / H)[:, None]
+    d = d * rstd[:, None]
+    low = d.to(LOW)
+    side = tl.where(f == F + (tl.arange(0, M) // BLOCK)[:, None], 1.0, e).to(LOW)
+    sums = tl.dot(tl.trans(low), side, sums, input_precision=EXACT)
+    de = tl.dot(low, tl.trans(we.to(LOW)), input_precision=EXACT)
+    tl.store(dfeatures + edge[:, None] * F + f, de, mask=inside[:, None] & (f < F))
+    neighbor = tl.load(target + edge, mask=inside, other=0).to(tl.int32)
+    some = inside & (tl.load(weight + edge, mask=inside, other=0.0) != 0.0)
+    to = dtargets + neighbor[:, None] * H + tl.arange(0, H)[None, :]
+    tl.atomic_add(to, d, mask=some[:, None], sem="relaxed")
+    return sums
+
+
+@triton.jit
+@no_type_check
+def _take_sources(sums, group, dsource, atoms, ROWS: tl.constexpr, H: tl.constexpr, F: tl.constexpr):
+    """Writes the rows' own column sums (the gradient of s) and clears them for the next group."""
+    f = tl.arange(0, 16)[None, :]
+    for r in tl.static_range(ROWS):
+        ds = tl.sum(tl.where(f == F + r, sums, 0.0), 1)
+        row = group * ROWS + r
+        tl.atomic_add(dsource + row * H + tl.arange(0, H), ds, mask=(row < atoms) & (tl.arange(0, H) >= 0), sem="relaxed")
+    return tl.where((f >= F) & (f < F + ROWS), 0.0, sums)
+
+
+@triton.jit
+@no_type_check
+def _share(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Where a program keeps its share of a [ROWS, COLUMNS] gradient, and what follows it."""
+    at = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    return pointer + at, pointer + ROWS * COLUMNS
+
+
+@triton.jit
+@no_type_check
+def message_backward(
+    grad, source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight,
+    gate_bias, dsource, dtargets, dfeatures, outer, inner, atoms, neighbors, zero,
+    H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
+):  # fmt: skip
+    """Gradients of `message_forward`, which is done again tile by tile."""
+    M: tl.constexpr = ROWS * BLOCK
+    column = tl.arange(0, H)
+    f = tl.arange(0, 16)[None, :]
+    we = _edge_weight(edge_weight, F, H, 16)
+    out = _matrix(out_weight, H, H, LOW)
+    gate_shift = tl.load(gate_bias)
+    dout = tl.zeros((H, H), tl.float32)
+    sums = tl.zeros((H, 16), tl.float32)
+    dgate = tl.zeros((M,), tl.float32)
+    groups = (atoms + ROWS - 1) // ROWS
+    for tile in range(tl.program_id(0), groups * ((neighbors + BLOCK - 1) // BLOCK), tl.num_programs(0)):
+        group = tile % groups
+        start = tile // groups * BLOCK
+        if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
+            edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
+            late = zero * tile
+            s = _spread(_rows(source + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
+            e = _features(features, edge, inside, F, 16)
+            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n = n.to(LOW)
+            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, H)
+            slope = _silu_slope(z, FAST).to(LOW)
+            m = z * _sigmoid(z, FAST)
+            gate = _vector(gate_weight + late, H)
+            a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST)
+            dm = _spread(_rows(grad + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
+            dlogit = tl.sum(m * dm, 1) * w * a * (1.0 - a)
+            dgate += dlogit
+            if INNER:
+                side = tl.where(f == F + ROWS + 3, dlogit[:, None], 0.0).to(LOW)
+                sums = tl.dot(tl.trans(m.to(LOW)), side, sums, input_precision=EXACT)
+            dz = ((a * w)[:, None] * dm + dlogit[:, None] * gate) * slope.to(tl.float32)
+            dz = dz.to(LOW)
+            if OUTER:
+                dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
+            if INNER:
+                sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
+            if INNER:
+                sums = _input_gradient(
+                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
+                    ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                )  # fmt: skip
+                sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
+    if OUTER:
+        to, _ = _share(outer + tl.program_id(0) * (H * H), H, H)
+        tl.store(to, dout)
+    if INNER:
+        to, last = _share(inner + tl.program_id(0) * (H * 16 + 1), H, 16)
+        tl.store(to, sums)
+        tl.store(last, tl.sum(dgate, 0))
+
+
+@triton.jit
+@no_type_check
+def displacement_backward(
+    grad, source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
+    dsource, dtargets, dfeatures, dvectors, outer, inner, atoms, neighbors, zero,
+    H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
+):  # fmt: skip
+    """Gradients of `displacement_forward`, which is done again tile by tile."""
+    M: tl.constexpr = ROWS * BLOCK
+    C: tl.constexpr = F - 1
+    KK: tl.constexpr = C * C
+    column = tl.arange(0, H)
+    f = tl.arange(0, 16)[None, :]
+    channel = tl.arange(0, C)
+    we = _edge_weight(edge_weight, F, H, 16)
+    out = _matrix(out_weight, KK, H, LOW)
+    dout = tl.zeros((KK, H), tl.float32)
+    sums = tl.zeros((H, 16), tl.float32)
+    dbias = tl.zeros((KK, 16), tl.float32)
+    groups = (atoms + ROWS - 1) // ROWS
+    for tile in range(tl.program_id(0), groups * ((neighbors + BLOCK - 1) // BLOCK), tl.num_programs(0)):
+        group = tile % groups
+        start = tile // groups * BLOCK
+        if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
+            edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
+            late = zero * tile
+            s = _spread(_rows(source + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
+            e = _features(features, edge, inside, F, 16)
+            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n = n.to(LOW)
+            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, KK)
+            mixing = tl.reshape(z * w[:, None], (M, C, C))
+            row = group * ROWS + tl.arange(0, M) // BLOCK
+            du = grad + row[:, None] * (3 * C) + channel[None, :] * 3
+            at = edge[:, None] * (3 * C) + channel[None, :] * 3
+            dz = tl.zeros((M, C, C), tl.float32)
+            for x in tl.static_range(3):
+                u = tl.load(du + x, mask=inside[:, None], other=0.0)[:, :, None]
+                v = tl.load(vectors + at + x, mask=inside[:, None], other=0.0)[:, None, :]
+                if INNER:
+                    tl.store(dvectors + at + x, tl.sum(mixing * u, 1), mask=inside[:, None])
+                dz += u * v
+            dz = (tl.reshape(dz, (M, KK)) * w[:, None]).to(LOW)
+            if OUTER:
+                dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
+            if INNER:
+                dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
+            if INNER:
+                sums = _input_gradient(
+                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
+                    ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                )  # fmt: skip
+                sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
+    if OUTER:
+        to, _ = _share(outer + tl.program_id(0) * (KK * H), KK, H)
+        tl.store(to, dout)
+    if INNER:
+        to, last = _share(inner + tl.program_id(0) * (H * 16 + KK), H, 16)
+        tl.store(to, sums)
+        tl.store(last + tl.arange(0, KK), tl.sum(tl.where(f == 0, dbias, 0.0), 1))
