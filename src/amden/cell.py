@@ -76,7 +76,9 @@ def minimum_image(vectors: Float[Tensor, "*atoms 3"], cell: Float[Tensor, "*#ato
     return vectors - cartesian(torch.round(fractional(vectors, cell)), cell)
 
 
-def deform(cell: Float[Tensor, "*systems 3 3"], strain: Float[Tensor, "*systems 3 3"]) -> Float[Tensor, "*systems 3 3"]:
+def deform(
+    cell: Float[Tensor, "*systems 3 3"], strain: Float[Tensor, "*#systems 3 3"]
+) -> Float[Tensor, "*systems 3 3"]:
     """Cell under a strain ε: rows a → a (1 + ε).
 
     >>> deform(torch.eye(3), 0.5 * torch.eye(3))[0].tolist()
