@@ -66,15 +66,24 @@ def load_shard(path: str | Path) -> Shard:
     Errors: `FileNotFoundError`; `ValueError` for a file that is damaged, not ours, or of a newer layout.
     """
     stored = storage.read(Path(path))
-    header = stored.header or {}
-    if header.get("kind") != "structures":
-        raise ValueError(f"{path}: holds no structures written by amden but {header.get('kind', 'something else')}")
-    if header["version"] > VERSION:
-        raise ValueError(f"{path}: made by a newer amden ({header['amden']}): layout {header['version']} > {VERSION}")
+    header = _checked(path, stored.header or {})
     missing = [name for name in _ARRAYS if name not in stored.tensors]
     if missing:
         raise ValueError(f"{path}: array {missing[0]!r} is missing")
     return Shard(_structures(stored.tensors, str(path)), header["provenance"])
+
+
+def load_provenance(path: str | Path) -> Mapping[str, Any]:
+    """Where a file of structures comes from, without reading the structures; errors as `load_shard`."""
+    return _checked(path, storage.read_header(Path(path)) or {})["provenance"]
+
+
+def _checked(path: str | Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    if header.get("kind") != "structures":
+        raise ValueError(f"{path}: holds no structures written by amden but {header.get('kind', 'something else')}")
+    if header["version"] > VERSION:
+        raise ValueError(f"{path}: made by a newer amden ({header['amden']}): layout {header['version']} > {VERSION}")
+    return header
 
 
 def _structures(tensors: Mapping[str, Tensor], source: str) -> Structures:

@@ -60,6 +60,15 @@ def read(path: Path) -> Stored:
 
     Errors: `FileNotFoundError`; `ValueError` for a file that is empty, truncated, damaged or no safetensors file.
     """
+    return _read(path, with_tensors=True)
+
+
+def read_header(path: Path) -> Mapping[str, Any] | None:
+    """The JSON header alone, which costs nothing however large the file; errors as `read`."""
+    return _read(path, with_tensors=False).header
+
+
+def _read(path: Path, *, with_tensors: bool) -> Stored:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -67,7 +76,8 @@ def read(path: Path) -> Stored:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = list(file.keys()) if with_tensors else []
+            tensors = {name: file.get_tensor(name) for name in names}
         return Stored(tensors, None if text is None else json.loads(text))
     except (SafetensorError, json.JSONDecodeError):
         raise ValueError(f"{path}: truncated, damaged or not a safetensors file") from None

@@ -1,0 +1,157 @@
+"""A batch of runs of one protocol: random starts, stages in launches, the last frame of each cell.
+
+Every cell is a function of the protocol and its own seed. Nothing here touches the disk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+
+from amden.simulate.engine import FAILURES, MDState, Record, run, thermal_state
+from amden.simulate.packing import random_packing
+from amden.simulate.protocol import Protocol
+from amden.structure import Structures
+
+Device = Literal["cpu", "cuda"]
+
+LAUNCH: Final[Mapping[Device, int]] = {"cpu": 500, "cuda": 5000}
+"""Steps of the engine in one go, about a second. Fixed, because the mean temperature is summed launch by launch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What came out of a batch."""
+
+    structures: Structures
+    """Last frames of the cells that did not fail, with `potential_energy` (eV an atom), `density` (g/cm³) and
+    `temperature` (K, mean over the second half of the last stage)."""
+    kept: tuple[int, ...]
+    """Place in the batch of each of them."""
+    failures: Mapping[int, str]
+    """Reason for each other place."""
+
+
+def run_protocol(
+    protocol: Protocol,
+    seeds: Sequence[int],
+    *,
+    device: Device,
+    on_launch: Callable[[int, int], None] = lambda steps, failed: None,
+) -> Runs:
+    """One run of the protocol for each seed; `on_launch` is told the steps done so far and the cells lost.
+
+    >>> from dataclasses import replace
+    >>> from amden.simulate.protocol import Stage, find_protocol
+    >>> short = replace(find_protocol("si-melt"), n_atoms=64, stages=(Stage(0.02, (2500.0, 2500.0)),))
+    >>> run_protocol(short, [1, 2], device="cpu").structures
+    Structures(2 systems, 128 atoms, elements Si)
+    """
+    state = _random_start(protocol, seeds)
+    alive = _Alive.all(len(seeds))
+    done = 0
+    for stage in protocol.stages:
+        segment = stage.segment()
+        for first, end in pairwise(_marks(segment.n_steps, LAUNCH[device])):
+            if not len(alive.places):
+                break
+            alive = alive.forgetting() if first <= segment.n_steps // 2 else alive
+            state, record = run(
+                state, protocol.interaction, segment, device=device, first_step=first, n_steps=end - first
+            )
+            state, alive = _selected(state, ~record.failed), alive.after(record)
+            done += end - first
+            on_launch(done, len(alive.failures))
+    return Runs(_frames(protocol, state, alive), tuple(alive.places.tolist()), alive.failures)
+
+
+def _marks(n_steps: int, launch: int) -> list[int]:
+    """First step of each launch, and the end; one begins in the middle, from where on means are taken."""
+    return sorted({*range(0, n_steps, launch), n_steps // 2, n_steps})
+
+
+@dataclass(frozen=True, eq=False)
+class _Alive:
+    """The cells still running, and what was measured of them since the middle of the stage."""
+
+    places: Int64[np.ndarray, " alive"]
+    temperature: Float64[np.ndarray, " alive"]
+    """Sum over samples."""
+    n_samples: Int64[np.ndarray, " alive"]
+    potential_energy: Float64[np.ndarray, " alive"]
+    failures: Mapping[int, str]
+
+    @staticmethod
+    def all(n: int) -> "_Alive":
+        return _Alive(np.arange(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n), {})
+
+    def forgetting(self) -> "_Alive":
+        return replace(self, temperature=np.zeros_like(self.temperature), n_samples=np.zeros_like(self.n_samples))
+
+    def after(self, record: Record) -> "_Alive":
+        ok = ~record.failed
+        lost = {int(i): FAILURES[int(f)] for i, f in zip(self.places, record.failure, strict=True) if f}
+        with np.errstate(invalid="ignore"):
+            temperature = self.temperature + record.mean.temperature * record.n_samples
+        return _Alive(
+            places=self.places[ok],
+            temperature=temperature[ok],
+            n_samples=(self.n_samples + record.n_samples)[ok],
+            potential_energy=record.final.potential_energy[ok],
+            failures={**self.failures, **lost},
+        )
+
+
+def _random_start(protocol: Protocol, seeds: Sequence[int]) -> MDState:
+    """Random packings in cubes with velocities of the first stage's temperature."""
+    n, species = len(seeds), protocol.species
+    packings = [
+        random_packing(protocol.n_atoms, volume=protocol.volume, min_distance=protocol.min_distance, seed=seed)
+        for seed in seeds
+    ]
+    return thermal_state(
+        protocol.interaction,
+        np.concatenate([positions for positions, _ in packings]),
+        cell=np.stack([cell for _, cell in packings]),
+        n_atoms=np.full(n, protocol.n_atoms),
+        seed=np.asarray(seeds, np.int64),
+        temperature=protocol.stages[0].temperature[0],
+        species=np.tile(species, n),
+    )
+
+
+def _selected(state: MDState, chosen: Bool[np.ndarray, " systems"]) -> MDState:
+    """The chosen systems of a state; a failed one would be refused by the next launch."""
+    if chosen.all() or not chosen.any():
+        return state
+    atoms = np.repeat(chosen, state.n_atoms)
+    return MDState(
+        positions=state.positions[atoms],
+        velocities=state.velocities[atoms],
+        cell=state.cell[chosen],
+        species=state.species[atoms],
+        n_atoms=state.n_atoms[chosen],
+        seed=state.seed[chosen],
+        step=state.step[chosen],
+    )
+
+
+def _frames(protocol: Protocol, state: MDState, alive: _Alive) -> Structures:
+    n = len(alive.places)
+    atoms = n * protocol.n_atoms
+    frames = Structures(
+        torch.from_numpy(state.positions[:atoms].astype(np.float32)),
+        torch.from_numpy(np.tile(protocol.atomic_numbers, n).astype(np.int64)),
+        torch.from_numpy(state.cell[:n]),
+        torch.full((n,), protocol.n_atoms),
+    )
+    properties = {
+        "potential_energy": torch.from_numpy(alive.potential_energy),
+        "density": frames.density,
+        "temperature": torch.from_numpy(alive.temperature / alive.n_samples),
+    }
+    return replace(frames, properties=properties)

@@ -1,0 +1,234 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amden.dataset import load_dataset
+from amden.random import spawn_seeds
+from amden.shard import save_shard
+from amden.simulate import campaign
+from amden.simulate.campaign import choose_device, run_campaign
+from amden.simulate.protocol import Stage, find_protocol
+from amden.simulate.runs import Runs, run_protocol
+from amden.structure import Structures
+
+SHORT = replace(
+    find_protocol("si-quench"),
+    n_atoms=64,
+    stages=(Stage(0.1, (2500.0, 2500.0)), Stage(0.2, (300.0, 300.0))),
+)
+
+
+def fake_runs(protocol, seeds, *, device, on_launch=lambda steps, failed: None):
+    """A stand-in for the engine: cells that are functions of their seeds, some of which fail."""
+    kept = [i for i, seed in enumerate(seeds) if seed % 7]
+    failures = {i: "fell over" for i, seed in enumerate(seeds) if seed % 7 == 0}
+    positions = [torch.rand(2, 3, generator=torch.Generator().manual_seed(seeds[i])) for i in kept]
+    for steps in (5, 10):
+        on_launch(steps, len(failures))
+    n = len(kept)
+    structures = Structures(
+        torch.cat([torch.zeros(0, 3), *positions]),
+        torch.full((2 * n,), 14),
+        9.0 * torch.eye(3, dtype=torch.float64).repeat(n, 1, 1),
+        torch.full((n,), 2),
+        {"density": torch.tensor([float(seeds[i] % 100) for i in kept])},
+    )
+    return Runs(structures, tuple(kept), failures)
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    monkeypatch.setattr(campaign, "run_protocol", fake_runs)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(folder: Path, n: int, **options):
+    return run_campaign(SHORT, **{"n": n, "seed": 1, "out": folder, "device": "cpu", "batch_size": 4, **options})
+
+
+def assert_same_cells(a: Path, b: Path) -> None:
+    one, other = load_dataset(a), load_dataset(b)
+    assert torch.equal(one.positions, other.positions)
+    assert torch.equal(one.cell, other.cell)
+    assert all(torch.equal(one.properties[k], other.properties[k]) for k in one.properties)
+
+
+class TestFolder:
+    pytestmark = pytest.mark.usefixtures("faked")
+
+    def test_shards_and_manifest(self, tmp_path):
+        result = run(tmp_path, 10)
+        names = ["cells-0000000-0000004.safetensors", "cells-0000004-0000008.safetensors"]
+        assert sorted(content(tmp_path)) == [*names, "cells-0000008-0000010.safetensors", "manifest.json"]
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert (manifest["n"], manifest["seed"], manifest["protocol"]["n_atoms"]) == (10, 1, 64)
+        assert [s["file"] for s in manifest["shards"]][:2] == names
+        expected = {i for i, seed in enumerate(spawn_seeds(1, 10).tolist()) if seed % 7 == 0}
+        assert expected
+        assert set(result.failures) == {int(i) for i in manifest["failures"]} == expected
+        assert set(manifest["failures"].values()) == {"fell over"}
+        indices = load_dataset(tmp_path).properties["index"].int().tolist()
+        assert indices == [i for i in range(10) if i not in expected]
+        assert {"amden", "numba", "numpy"} <= manifest["versions"].keys()
+
+    @pytest.mark.parametrize("stop", [0, 1, 4, 5, 7])
+    def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(self, tmp_path, stop):
+        run(tmp_path / "straight", 10)
+        calls = iter(range(100))
+
+        def interrupt(_):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "resumed", 10, progress=interrupt)
+        run(tmp_path / "resumed", 10)
+        assert content(tmp_path / "resumed") == content(tmp_path / "straight")
+
+    def test_killed_while_writing_it_goes_on_to_the_same_bytes(self, tmp_path):
+        run(tmp_path / "straight", 10)
+        script = (
+            "import os, signal, sys; sys.path.insert(0, sys.argv[2]); import test_campaign as t\n"
+            "from amden import storage; from amden.simulate import campaign\n"
+            "campaign.run_protocol = t.fake_runs\n"
+            "def die(source, target):\n"
+            "    os.kill(os.getpid(), signal.SIGKILL) if 'cells-0000004' in str(target) else rename(source, target)\n"
+            "rename, storage.os.replace = os.replace, die\n"
+            "t.run(t.Path(sys.argv[1]), 10)\n"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path / "killed"), str(Path(__file__).parent)]
+        killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert any(name.endswith(".tmp") for name in content(tmp_path / "killed"))
+        assert len(load_dataset(tmp_path / "killed")) > 0
+        run(tmp_path / "killed", 10)
+        assert content(tmp_path / "killed") == content(tmp_path / "straight")
+
+    def test_a_lost_shard_is_made_again(self, tmp_path):
+        run(tmp_path, 10)
+        before = content(tmp_path)
+        (tmp_path / "cells-0000004-0000008.safetensors").unlink()
+        run(tmp_path, 10)
+        assert content(tmp_path) == before
+
+    def test_nothing_is_run_twice(self, tmp_path, monkeypatch):
+        run(tmp_path, 10)
+        monkeypatch.setattr(campaign, "run_protocol", None)
+        assert run(tmp_path, 10).n == 10
+        assert run(tmp_path, 6).n == 10
+
+    def test_a_larger_n_extends(self, tmp_path):
+        run(tmp_path / "a", 6)
+        run(tmp_path / "a", 15)
+        run(tmp_path / "b", 15, batch_size=7)
+        assert_same_cells(tmp_path / "a", tmp_path / "b")
+
+    def test_progress_adds_up(self, tmp_path):
+        told = []
+        run(tmp_path, 10, progress=told.append)
+        assert (told[0].done, told[0].batch, told[0].steps) == (0, 4, 0)
+        assert (told[-1].done, told[-1].batch, told[-1].n) == (10, 0, 10)
+        work = [p.done * 10 + p.batch * p.steps for p in told]
+        assert work == sorted(work)
+        assert told[-1].failed == len(run(tmp_path, 10).failures)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"seed": 2}, "holds a campaign of seed 1, not 2; choose another folder"),
+            ({"protocol": replace(SHORT, density=2.5)}, r"another protocol \(`density` is 2.4, not 2.5\)"),
+            ({"n": 0}, "`n` must be positive, got 0"),
+            ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
+            ({"device": "tpu"}, "`device` must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+            ({"seed": -1, "out": "elsewhere"}, "`seed` must not be negative, got -1"),
+        ],
+    )
+    def test_refusals(self, tmp_path, monkeypatch, change, message):
+        monkeypatch.chdir(tmp_path)
+        run(tmp_path / "d", 4)
+        options = {"protocol": SHORT, "n": 4, "seed": 1, "out": tmp_path / "d", "device": "cpu", **change}
+        with pytest.raises(ValueError, match=message):
+            run_campaign(options.pop("protocol"), **options)
+
+    def test_another_wording_of_the_protocol_is_the_same_protocol(self, tmp_path):
+        run(tmp_path, 4)
+        assert run_campaign(replace(SHORT, doc="new"), n=4, seed=1, out=tmp_path, device="cpu").n == 4
+
+    def test_foreign_folders(self, tmp_path):
+        save_shard(tmp_path / "x.safetensors", fake_runs(SHORT, [1], device="cpu").structures)
+        with pytest.raises(ValueError, match="holds structures that no campaign made"):
+            run(tmp_path, 4)
+        (tmp_path / "x.safetensors").unlink()
+        (tmp_path / "manifest.json").write_text("[")
+        with pytest.raises(ValueError, match=r"manifest.json: not the manifest of a campaign"):
+            run(tmp_path, 4)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ValueError, match="file: is a file; a campaign needs a folder"):
+            run(tmp_path / "file", 4)
+
+    def test_a_damaged_shard_is_named(self, tmp_path):
+        run(tmp_path, 4)
+        shard = tmp_path / "cells-0000000-0000004.safetensors"
+        shard.write_bytes(shard.read_bytes()[:-1])
+        with pytest.raises(ValueError, match=r"cells-0000000-0000004.safetensors: truncated"):
+            run(tmp_path, 4)
+
+
+class TestEngine:
+    def test_a_cell_is_the_same_in_any_batch(self):
+        seeds = spawn_seeds(3, 3).tolist()
+        together, alone = run_protocol(SHORT, seeds, device="cpu"), run_protocol(SHORT, seeds[1:2], device="cpu")
+        one = together.structures.select([1])
+        assert torch.equal(one.positions, alone.structures.positions)
+        assert torch.equal(one.cell, alone.structures.cell)
+        for name, values in one.properties.items():
+            assert torch.equal(values, alone.structures.properties[name])
+
+    def test_what_is_measured(self):
+        launches = []
+        held = replace(SHORT, stages=(SHORT.stages[0], Stage(4.0, (300.0, 300.0))))
+        runs = run_protocol(held, [1, 2, 3, 4], device="cpu", on_launch=lambda *told: launches.append(told))
+        frames = runs.structures
+        assert launches[-1] == (held.n_steps, 0)
+        assert frames.n_atoms.tolist() == [64] * 4
+        assert torch.equal(frames.species, torch.full((256,), 14))
+        torch.testing.assert_close(frames.properties["density"], frames.density)
+        # 63 · 3 degrees of freedom: a sample scatters by 300 K √(2/189) = 31 K; the means of four runs stay well within
+        assert abs(frames.properties["temperature"].mean() - 300.0) < 25.0
+        # between the melt and the crystal (-4.3366 eV)
+        assert (frames.properties["potential_energy"] > -4.34).all()
+        assert (frames.properties["potential_energy"] < -3.6).all()
+
+    def test_cells_that_blow_up_are_set_aside_and_leave_the_others_alone(self, tmp_path):
+        close = replace(SHORT, min_distance=0.7, stages=SHORT.stages[:1])
+        result = run_campaign(close, n=12, seed=1, out=tmp_path, device="cpu", batch_size=12)
+        assert 0 < len(result.failures) < 12
+        assert all("blew up" in reason for reason in result.failures.values())
+        cells = load_dataset(tmp_path)
+        assert len(cells) == 12 - len(result.failures)
+        index = int(cells.properties["index"][0])
+        alone = run_protocol(close, spawn_seeds(1, 1, first=index).tolist(), device="cpu").structures
+        assert torch.equal(cells.select([0]).positions, alone.positions)
+
+    def test_nothing_left(self):
+        hot = replace(SHORT, stages=(Stage(10.0, (2500.0, 2500.0), timestep=0.05), *SHORT.stages))
+        runs = run_protocol(hot, [1, 2], device="cpu")
+        assert len(runs.structures) == 0
+        assert set(runs.failures) == {0, 1}
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ValueError, match="`device` is 'cuda', but there is no GPU or no numba-cuda"):
+        choose_device("cuda")
