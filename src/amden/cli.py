@@ -2,8 +2,9 @@
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -115,16 +116,16 @@ def models() -> None:
     run_models()
 
 
-def main() -> Any:
-    """Entry point: an error of the user's is one line on stderr; `--debug` shows where it came from."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: an error of the user's is one line on stderr and status 1; `--debug` shows where it came from."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app()
+        app(args=given)
     except (ValueError, TypeError, OSError, MemoryError) as error:
-        if "--debug" in sys.argv:
+        if "--debug" in given:
             traceback.print_exc()
-        else:
-            text = " ".join(str(error).split()) or type(error).__name__
-            print(f"amden: error: {text}", file=sys.stderr)
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"amden: error: {text}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("amden: interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)

@@ -50,7 +50,7 @@ class MetricsLog:
         if tensorboard and enabled:
             self._board = _tensorboard(path.parent)
 
-    def write(self, row: dict[str, float]) -> None:
+    def write(self, row: dict[str, float | int]) -> None:
         """Append a row; columns it lacks stay empty."""
         if not self._enabled:
             return

@@ -131,11 +131,11 @@ class Run:
                 tally.add(*self._advance(batch))
                 if self._due(self.config.log_every):
                     rate = tally.systems * world / (time.monotonic() - started)
-                    row = {"step": self.step, "learning_rate": learning_rate(self.step, self.config)}
-                    row |= tally.row("loss")
+                    row: dict[str, float | int] = {"step": self.step, "samples_per_second": rate}
+                    row |= {"learning_rate": learning_rate(self.step, self.config), **tally.row("loss")}
                     if self._due(self.config.validate_every):
                         row |= self.validate()
-                    log.write(row | {"samples_per_second": rate})
+                    log.write(row)
                     progress(Progress(self.step, self.config.steps, row["loss"], rate, row.get("validation")))
                     tally, started = Tally(self.fabric.device), time.monotonic()
                 if self._due(self.config.save_every):

@@ -1,0 +1,30 @@
+"""What many tests start from: a tiny model, made in no time."""
+
+import pytest
+import torch
+
+from amden.diffusion.schedule import Diffusion
+from amden.diffusion.vocabulary import Vocabulary
+from amden.model import Model, save_model
+from amden.nn.egnn import EGNNConfig
+from amden.nn.score import ScoreConfig, ScoreModel
+
+TINY = EGNNConfig(layers=2, hidden=16, channels=2, cutoff=4.0, n_norm=10.0)
+
+
+@pytest.fixture
+def tiny_model() -> Model:
+    """An untrained silicon model that says its data had 2.4 g/cm³."""
+    torch.manual_seed(0)
+    denoiser = ScoreModel(ScoreConfig(Vocabulary((14,)), egnn=TINY)).eval().requires_grad_(False)
+    for p in denoiser.parameters():
+        p.copy_(0.3 * torch.randn(p.shape))
+    return Model(denoiser, Diffusion(), {"data": {"density": 2.4, "mean_mass": 28.085}})
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_model, tmp_path):
+    """The tiny model in a file."""
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, tiny_model)
+    return path
