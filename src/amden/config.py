@@ -54,7 +54,7 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], *, source: str = "conf
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`data` with each override `a.b=value` set; values are read as YAML.
+    """`data` with each override `a.b=value` set; values are read as YAML, a number names a place in a list.
 
     >>> with_overrides({"model": {"layers": 4}}, ["model.layers=3", "rate=1e-3"])
     {'model': {'layers': 3}, 'rate': 0.001}
@@ -140,14 +140,16 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
     return data
 
 
-def _set(data: Mapping[str, Any], keys: Sequence[str], value: Any, dotted: str) -> dict[str, Any]:
+def _set(data: Any, keys: Sequence[str], value: Any, dotted: str) -> Any:
+    if not keys:
+        return value
     head, *rest = keys
-    if not rest:
-        return {**data, head: value}
-    inner = data.get(head, {})
-    if not isinstance(inner, Mapping):
-        raise ValueError(f"override `{dotted}`: `{head}` is {inner!r}, not a mapping")
-    return {**data, head: _set(inner, rest, value, dotted)}
+    if isinstance(data, list) and head.isdecimal() and int(head) < len(data):
+        i = int(head)
+        return [*data[:i], _set(data[i], rest, value, dotted), *data[i + 1 :]]
+    if not isinstance(data, Mapping):
+        raise ValueError(f"override `{dotted}`: there is no `{head}` in {data!r}")
+    return {**data, head: _set(data.get(head, {}), rest, value, dotted)}
 
 
 def _completed(cls: type, given: Mapping[str, Any], default: object | None) -> dict[str, Any]:

@@ -32,6 +32,8 @@ ODD_DENSITY: Final = 1.5
 """A density this many times the median, or its inverse, is odd."""
 OVERLAP: Final = 0.6
 """Atoms closer than this part of the smallest bond length, twice the covalent radius, overlap."""
+MEASURED: Final = 1000
+"""Structures in which distances are measured for a description: a second or two."""
 
 
 def load_dataset(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Structures:
@@ -174,9 +176,13 @@ class Description:
 
 
 def describe(structures: Structures) -> Description:
-    """What a user's dataset holds, and what is missing or odd in it."""
+    """What a user's dataset holds, and what is missing or odd in it.
+
+    Distances are measured in at most `MEASURED` structures, evenly spread over the set.
+    """
     size, density = structures.n_atoms, structures.density
-    shortest = shortest_distance(structures)
+    measured = torch.linspace(0, len(structures) - 1, min(MEASURED, len(structures))).round().long()
+    shortest = shortest_distance(structures.select(measured))
     species, counts = structures.species.unique(return_counts=True)
     share = [
         f"{symbol(int(z))} {100 * n / len(structures.species):.3g} %" for z, n in zip(species, counts, strict=True)
@@ -185,23 +191,24 @@ def describe(structures: Structures) -> Description:
         f"{len(structures)} structures, {_span(size, 'atoms')}",
         f"elements: {', '.join(share)}",
         f"density: {_span(density, 'g/cm³')}",
-        f"shortest distance: {_span(shortest, 'Å')}",
+        f"shortest distance{_share(measured, structures)}: {_span(shortest, 'Å')}",
         *(f"property {name}: {_property(values)}" for name, values in sorted(structures.properties.items())),
     ]
-    return Description(tuple(facts), tuple(_oddities(structures, shortest)))
+    return Description(tuple(facts), tuple(_oddities(structures, shortest, measured)))
 
 
-def _oddities(structures: Structures, shortest: Float[Tensor, " systems"]) -> Iterator[str]:
+def _oddities(
+    structures: Structures, shortest: Float[Tensor, " measured"], measured: Int[Tensor, " measured"]
+) -> Iterator[str]:
     """What is missing or odd, in one line each."""
     n = len(structures)
     if n < FEW:
         yield f"only {n} structures: a model will learn them by heart (hundreds are a start)"
     real = structures.species[structures.species != GHOST].unique().tolist()
-    close = shortest < OVERLAP * 2.0 * float(COVALENT_RADII[real].min())
+    close = shortest < OVERLAP * 2.0 * float(COVALENT_RADII[real or [GHOST]].min())
     if close.any():
-        i = int(shortest.argmin())
-        overlaps = f"{int(close.sum())} structures with overlapping atoms"
-        yield f"{overlaps}, closest {float(shortest[i]):.3f} Å (structure {i})"
+        where = f"closest {float(shortest.min()):.3f} Å (structure {int(measured[shortest.argmin()])})"
+        yield f"{int(close.sum())} structures{_share(measured, structures)} with overlapping atoms, {where}"
     ghosts = int((structures.species == GHOST).sum())
     if ghosts:
         yield f"{ghosts} ghost atoms (element X)"
@@ -237,6 +244,10 @@ def _fingerprints(structures: Structures) -> Float[Tensor, "systems numbers"]:
     positions, n = structures.positions.double(), len(structures)
     mean = segment_mean(positions, structures.system, n_systems=n)
     return torch.cat([structures.cell.double().flatten(1), positions[structures.first], mean], 1)
+
+
+def _share(measured: Int[Tensor, " measured"], structures: Structures) -> str:
+    return "" if len(measured) == len(structures) else f" (of {len(measured)})"
 
 
 def _span(values: Shaped[Tensor, " n"], unit: str) -> str:

@@ -97,6 +97,11 @@ def test_overrides_win_and_keep_the_rest_of_the_section(tmp_path):
     assert recipe.optimizer == Optimizer(rate=5e-4, betas=(0.5, 0.6))
 
 
+def test_overrides_reach_into_lists(tmp_path):
+    recipe = load(tmp_path, "data: a\nstages: [{slope: 1}, {slope: 2}]", "stages.1.slope=7")
+    assert recipe.stages == (Linear(1.0), Linear(7.0))
+
+
 def test_arguments_are_not_written_to():
     data = {"optimizer": {"rate": 1.0}}
     with_overrides(data, ["optimizer.rate=2.0"])
@@ -148,13 +153,14 @@ def test_a_missing_file_is_named(tmp_path):
         ("steps", "an override must look like `a.b=value`, got 'steps'"),
         ("=3", "an override must look like"),
         ("a..b=3", "an override must look like"),
-        ("steps.x=3", "override `steps.x`: `steps` is 5, not a mapping"),
+        ("steps.x=3", "override `steps.x`: there is no `x` in 5"),
+        ("stages.1.slope=3", "override `stages.1.slope`: there is no `1` in"),
         ("name=[1", "override `name`.*not valid YAML"),
     ],
 )
 def test_bad_overrides(tmp_path, override, message):
     with pytest.raises(ValueError, match=message):
-        load(tmp_path, "data: a\nsteps: 5", override)
+        load(tmp_path, "data: a\nsteps: 5\nstages: [{}]", override)
 
 
 def test_errors_of_the_top_class_stand_alone():

@@ -206,6 +206,15 @@ class TestDescribe:
         warnings = describe(change(crystals([2] * 100))).warnings
         assert any(re.search(warning, w) for w in warnings), warnings
 
+    def test_distances_of_a_large_set_are_measured_in_a_part(self, monkeypatch):
+        monkeypatch.setattr("amden.dataset.MEASURED", 10)
+        whole = crystals([2] * 100)
+        close = replace(whole, positions=whole.positions * (1 - 0.9 * (torch.arange(200) >= 198))[:, None])
+        found = describe(close)
+        assert any(fact.startswith("shortest distance (of 10): ") for fact in found.facts)
+        assert any("1 structures (of 10) with overlapping atoms" in warning for warning in found.warnings)
+        assert any("(structure 99)" in warning for warning in found.warnings)
+
     def test_properties_that_are_all_unknown(self):
         whole = replace(crystals([2, 2]), properties={"E": torch.full((2,), torch.nan)})
         assert "property E: all unknown" in describe(whole).facts
