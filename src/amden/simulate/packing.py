@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 from jaxtyping import Float64
-from numba import njit
+
+from amden.simulate.compiler import compiled
 
 _DENSEST = 0.38
 """Volume fraction of spheres at which random sequential addition jams (Talbot, Schaaf, Tarjus, Mol. Phys. 72, 1397)."""
@@ -40,7 +41,7 @@ def random_packing(
     return positions, length * np.eye(3)
 
 
-@njit
+@compiled()
 def _is_free(positions, x, y, z, bin_xyz, newest, older, length, min_distance):
     """Whether no atom of the bins around a point is too close to it. Bins are linked lists, newest atom first."""
     n_bins = newest.shape[0]
@@ -62,7 +63,7 @@ def _is_free(positions, x, y, z, bin_xyz, newest, older, length, min_distance):
     return True
 
 
-@njit
+@compiled()
 def _place(n_atoms, length, min_distance, rng):
     """Positions, or None when an atom finds no room. Bins are no narrower than `min_distance`."""
     n_bins = max(1, min(int(length / max(min_distance, 1e-9)), int(n_atoms ** (1.0 / 3.0)) + 1))

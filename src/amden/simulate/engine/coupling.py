@@ -17,8 +17,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from amden.simulate.engine.stream import BAROSTAT, THERMOSTAT, stream
 from amden.units import EV_PER_A3_IN_GPA, KB
 
@@ -110,9 +108,9 @@ def checker(jit: Callable[[Callable], Any], cutoff: float) -> Any:
 
 
 def coupler(jit: Callable[[Callable], Any]) -> Any:
-    """`couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control)`: one move of thermostat and barostat.
+    """`couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control)`: one move of both.
 
-    `progress` along the ramp from 0 to 1, `elapsed` ps since the last move.
+    Returns whether the cell changed. `progress` along the ramp from 0 to 1, `elapsed` ps since the last move.
     """
     _, normals, chi_squared = stream(jit)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numba
 import numpy as np
 from jaxtyping import Float64, Int64
-from numba import njit
 
+from amden.simulate.compiler import compiled
 from amden.simulate.engine.coupling import N_SUMS
 from amden.simulate.engine.kernel import Machine, trajectory
 from amden.simulate.engine.systems import Systems
@@ -22,7 +22,7 @@ _SKIN = 0.8
 
 
 def _machine() -> Machine:
-    jit = njit(nogil=True, fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy")
+    jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy")
     one = np.float32(1)
     return Machine(
         jit=jit,
@@ -104,4 +104,4 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
                 fixed[i, d], velocities[i, d] = fixed_t[d, i], velocity[d, i]
         return failure
 
-    return njit(nogil=True)(system)
+    return compiled()(system)

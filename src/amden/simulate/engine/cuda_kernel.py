@@ -3,6 +3,7 @@
 Imports numba.cuda and is therefore itself imported only by `cuda`, and only when a run asks for it.
 """
 
+import inspect
 from functools import lru_cache
 from typing import Any
 
@@ -28,14 +29,15 @@ _REGISTERS = 64
 def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     """The kernel of a potential for systems of up to `capacity` atoms, one thread each."""
     options = {} if config.ENABLE_CUDASIM else {"max_registers": _REGISTERS}
-    return cuda.jit(kernel(potential, capacity=capacity, diagonal=diagonal), fastmath=True, **options)
+    launch = inspect.unwrap(kernel(potential, capacity=capacity, diagonal=diagonal))
+    return cuda.jit(launch, fastmath=True, **options)
 
 
 def machine() -> Machine:
     """The device functions; the simulator of Numba has no libdevice and takes those of numpy."""
 
     def jit(function):
-        return cuda.jit(function, device=True, fastmath=True)
+        return cuda.jit(inspect.unwrap(function), device=True, fastmath=True)
 
     one = np.float32(1)
     if config.ENABLE_CUDASIM:

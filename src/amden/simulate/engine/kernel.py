@@ -210,7 +210,7 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
     update = metrics(machine.jit)
     sync, any_thread = machine.sync, machine.any
     real = np.float32
-    one, zero = real(1), real(0)
+    one = real(1)
     reach2, cutoff2, spare2 = real((potential.cutoff + skin) ** 2), real(potential.cutoff**2), real(skin**2 / 4)
 
     def run(thread, n_threads, n, seed, step0, n_steps, ramp, plan, cell, record, work):

@@ -62,9 +62,9 @@ class Segment:
     """K at the start and at the end; None: no thermostat (NVE)."""
     pressure: float | None = None
     """GPa; None: constant volume."""
-    tau_T: float = 0.1
+    tau_T: float = 0.1  # noqa: N815
     """Relaxation time of the thermostat, ps."""
-    tau_P: float = 1.0
+    tau_P: float = 1.0  # noqa: N815
     """Relaxation time of the barostat, ps, for a material of this `compressibility`."""
     compressibility: float = 0.02
     """1/GPa, roughly; scales the speed of the barostat and nothing else."""

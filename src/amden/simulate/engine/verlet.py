@@ -43,7 +43,8 @@ def displacement(jit: Callable[[Callable], Any], *, diagonal: bool) -> Any:
 def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
     """`build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed)`: all atoms within √reach2.
 
-    Returns whether some atom has more than there is room for: the last row is spare. `origin` takes the positions of this moment.
+    Returns whether some atom has more than there is room for: the last row is spare. `origin` takes the positions of
+    this moment.
     """
 
     index = np.uint32

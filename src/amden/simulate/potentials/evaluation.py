@@ -13,8 +13,8 @@ from functools import lru_cache
 import numba
 import numpy as np
 from jaxtyping import Float64, Int
-from numba import njit
 
+from amden.simulate.compiler import compiled
 from amden.simulate.potentials.pairs import neighbor_list
 from amden.simulate.potentials.potential import Potential, Tools
 
@@ -113,11 +113,11 @@ def _compiled(potential: Potential) -> Callable[..., tuple[np.ndarray, np.ndarra
         virial[2, 1], virial[2, 0], virial[1, 0] = virial[1, 2], virial[0, 2], virial[0, 1]
         return energies, forces, virial
 
-    return njit(nogil=True)(evaluate_system)
+    return compiled()(evaluate_system)
 
 
 def _float64_tools() -> Tools:
-    jit = njit(nogil=True)
+    jit = compiled()
     return Tools(
         jit=jit,
         real=float,

@@ -7,13 +7,14 @@ Python between them.
 import math
 
 import numpy as np
-from numba import njit
+
+from amden.simulate.compiler import compiled
 
 _NEIGHBORS_GUESS = 24
 """Room for this many pairs an atom at first; doubled when it is used up."""
 
 
-@njit(nogil=True)
+@compiled()
 def _bins(positions, cell, cutoff):
     """Atoms sorted by bin: shape of the grid, bins to look around, wrapped positions, order, first atom of a bin."""
     n = positions.shape[0]
@@ -22,9 +23,9 @@ def _bins(positions, cell, cutoff):
     around = np.empty(3, np.int64)
     for d in range(3):
         height = 1.0 / math.sqrt(inverse[0, d] ** 2 + inverse[1, d] ** 2 + inverse[2, d] ** 2)
-        most = max(1, int(round(n ** (1.0 / 3.0))) + 1)
+        most = max(1, round(n ** (1.0 / 3.0)) + 1)
         shape[d] = min(max(1, int(height / cutoff)), most)
-        around[d] = int(math.ceil(cutoff * shape[d] / height))
+        around[d] = math.ceil(cutoff * shape[d] / height)
     wrapped = np.empty((n, 3))
     bin_of = np.empty((n, 3), np.int64)
     counts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
@@ -45,7 +46,7 @@ def _bins(positions, cell, cutoff):
     return shape, around, wrapped @ cell, bin_of, order, first
 
 
-@njit(nogil=True)
+@compiled()
 def neighbor_list(positions, cell, cutoff):
     """Pairs closer than `cutoff`, sorted by atom: first pair of each atom, partners, vectors to the partners."""
     n = positions.shape[0]

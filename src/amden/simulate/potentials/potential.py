@@ -7,7 +7,7 @@ virial is wanted. So the same lines serve `evaluate` (float64, any cell) and the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Tools:
     """`add_virial(sum, x, y, z, gx, gy, gz)`: the sum plus r ⊗ g, or its trace."""
 
 
+@runtime_checkable
+@runtime_checkable
 class Potential(Protocol):
     """What the engine, `evaluate` and the calculator need of a potential. Instances are hashable."""
 
