@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amden import cell as lattice
 from amden.testing import random_structures
 
 seeds = st.integers(0, 2**32 - 1)
+few = settings(max_examples=50, deadline=None)
 
 
 def random_cell(seed: int) -> torch.Tensor:
@@ -18,6 +19,7 @@ def random_points(seed: int, n: int = 20) -> torch.Tensor:
     return 30.0 * torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 3)))
 
 
+@few
 @given(seeds)
 def test_volume_and_inverse_are_those_of_linear_algebra(seed):
     cell = random_cell(seed)
@@ -29,6 +31,7 @@ def test_volume_of_a_left_handed_cell_is_negative():
     assert lattice.volume(torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])).item() == -1.0
 
 
+@few
 @given(seeds)
 def test_heights_are_volume_over_area(seed):
     a, b, c = random_cell(seed)[0].numpy()
@@ -37,6 +40,7 @@ def test_heights_are_volume_over_area(seed):
     assert lattice.heights(torch.from_numpy(np.stack([a, b, c]))).numpy() == pytest.approx(volume / np.array(areas))
 
 
+@few
 @given(seeds)
 def test_wrapping_moves_by_lattice_vectors_into_the_cell(seed):
     cell, points = random_cell(seed), random_points(seed)
@@ -48,12 +52,14 @@ def test_wrapping_moves_by_lattice_vectors_into_the_cell(seed):
     assert torch.allclose(moved, moved.round(), atol=1e-9)
 
 
+@few
 @given(seeds)
 def test_fractional_and_cartesian_are_inverse(seed):
     cell, points = random_cell(seed), random_points(seed)
     assert torch.allclose(lattice.cartesian(lattice.fractional(points, cell), cell), points)
 
 
+@few
 @given(seeds)
 def test_minimum_image_is_the_shortest_within_half_a_height(seed):
     cell = random_cell(seed)

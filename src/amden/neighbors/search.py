@@ -12,20 +12,19 @@ from amden.neighbors.plan import NeighborPlan, neighbor_plan, rounded_up
 from amden.structure import Structures
 
 
-def neighbor_list(structures: Structures, *, cutoff: float) -> NeighborList:
+def neighbor_list(structures: Structures, *, cutoff: float, plan: NeighborPlan | None = None) -> NeighborList:
     """All pairs of atoms and images closer than `cutoff` Å, both directions, sorted by source.
+
+    A `plan` made before must be for the same cells, sizes and cutoff.
 
     >>> atom = Structures(torch.zeros(1, 3), torch.tensor([14]), torch.eye(3)[None], torch.tensor([1]))
     >>> len(neighbor_list(atom, cutoff=1.1))
     6
     """
-    plan = neighbor_plan(structures.cell.to(structures.positions.dtype), structures.n_atoms, cutoff=cutoff)
-    return planned_list(structures.positions, plan)
-
-
-def planned_list(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> NeighborList:
-    """The list by a plan made before."""
-    return dense_list(positions, plan) if plan.dense else binned_list(positions, plan)
+    if plan is None:
+        plan = neighbor_plan(structures.cell.to(structures.positions.dtype), structures.n_atoms, cutoff=cutoff)
+    _check_plan(plan, cutoff)
+    return dense_list(structures.positions, plan) if plan.dense else binned_list(structures.positions, plan)
 
 
 def neighbor_matrix(
@@ -51,8 +50,7 @@ def neighbor_matrix(
     """
     if plan is None:
         plan = neighbor_plan(cell.to(positions.dtype), n_atoms, cutoff=cutoff, capacity=capacity, multiple=multiple)
-    elif plan.cutoff != cutoff:
-        raise ValueError(f"`plan` was made for a cutoff of {plan.cutoff} Å, not {cutoff} Å")
+    _check_plan(plan, cutoff)
     if plan.dense:
         return dense_matrix(positions, plan)
     edges = binned_list(positions, plan)
@@ -61,3 +59,8 @@ def neighbor_matrix(
     vectors = positions[edges.target] - positions[edges.source] + offset
     places = plan.capacity or rounded_up(int(torch.bincount(edges.source, minlength=1).max()), plan.multiple)
     return edges_to_matrix(edges, vectors, offset, n_atoms=len(positions), cutoff=plan.cutoff, capacity=places)
+
+
+def _check_plan(plan: NeighborPlan, cutoff: float) -> None:
+    if plan.cutoff != cutoff:
+        raise ValueError(f"`plan` was made for a cutoff of {plan.cutoff} Å, not {cutoff} Å")
