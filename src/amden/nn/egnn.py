@@ -19,6 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from amden.nn import fused
+
 
 @dataclass(frozen=True)
 class EGNNConfig:
@@ -137,9 +139,17 @@ class EdgeMLP(nn.Module):
         x = project_edges(features, self.edge) + source[:, None] + targets[target]
         return self.out(silu(self.norm(x)))
 
+    @property
+    def behind_nodes(self) -> fused.Mlp:
+        """What follows the projections of the nodes."""
+        return fused.Mlp(self.edge, self.norm.weight, self.norm.bias, self.out.weight, self.out.bias)
+
 
 class EGNNLayer(nn.Module):
     """One update of node features and vector channels (eq. 9)."""
+
+    fused: bool = False
+    """Whether to take `amden.nn.fused` where it applies; see `EGNN.fuse`."""
 
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
@@ -190,6 +200,9 @@ class EGNNLayer(nn.Module):
     def _message(
         self, nodes: tuple[Tensor, Tensor], edges: Edges, features: Float[Tensor, "rows neighbors features"]
     ) -> Float[Tensor, "rows hidden"]:
+        if self._fuses(nodes, edges):
+            seen = fused.FusedEdges(edges.target, edges.weight, features)
+            return fused.message(nodes, seen, self.edge.behind_nodes, (self.gate.weight, self.gate.bias))
         m = silu(self.edge(nodes, edges.target, features))
         weight = torch.sigmoid(self.gate(m)) * edges.weight[..., None]
         return (weight * m).sum(1)
@@ -201,10 +214,16 @@ class EGNNLayer(nn.Module):
         features: Float[Tensor, "rows neighbors features"],
         vectors: Float[Tensor, "rows neighbors channels 3"],
     ) -> Float[Tensor, "rows channels 3"]:
+        if self._fuses(nodes, edges):
+            seen = fused.FusedEdges(edges.target, edges.weight, features)
+            return fused.displacement(nodes, seen, self.coordinate.behind_nodes, vectors)
         k = self.config.channels
         mixing = self.coordinate(nodes, edges.target, features).to(vectors.dtype) * edges.weight[..., None]
         mixing = mixing.unflatten(-1, (k, k))
         return (mixing[..., None] * vectors[:, :, None]).sum((1, 3))
+
+    def _fuses(self, nodes: tuple[Tensor, Tensor], edges: Edges) -> bool:
+        return self.fused and nodes[0].is_cuda and nodes[0].dtype == torch.bfloat16 and not edges.weight.requires_grad
 
 
 class EGNN(nn.Module):
@@ -233,6 +252,18 @@ class EGNN(nn.Module):
         for layer in self.layers:
             h, u = layer(h, u, edges, chunk=chunk)
         return h, u
+
+    def fuse(self, device: torch.device, *, fused_kernels: bool = True) -> bool:
+        """Take fused kernels under bfloat16 autocast on `device` where it has them; returns whether it has.
+
+        Where positions need gradients the plain network is used all the same.
+        """
+        size = self.config
+        available = fused.fused_available(hidden=size.hidden, channels=size.channels, device=device)
+        for layer in self.modules():
+            if isinstance(layer, EGNNLayer):
+                layer.fused = fused_kernels and available
+        return available
 
     def _edges(self, positions: Tensor, target: Tensor, offset: Tensor) -> Edges:
         r = positions[target] - positions[:, None] + offset

@@ -9,6 +9,7 @@ The kernels are in `amden.nn.fused_kernels`, which needs Triton and is imported 
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
@@ -82,13 +83,11 @@ def _check(nodes: tuple[Tensor, Tensor], edges: FusedEdges, mlp: Mlp) -> None:
         raise ValueError(f"`chunk` must be smaller: {edges.target.numel()} edges overflow the kernels' 32-bit offsets")
 
 
-@cache
 def _kernels() -> ModuleType:
     try:
-        from amden.nn import fused_kernels
+        return import_module("amden.nn.fused_kernels")
     except ImportError as error:
         raise ImportError("fused kernels need Triton: pip install triton") from error
-    return fused_kernels
 
 
 @cache
@@ -165,7 +164,7 @@ def _backward(kernel: str, tensors: Sequence[Tensor], edge: Tensor, out_weight: 
     return [*found, sums[: hidden * _SIDE].view(hidden, _SIDE), sums[hidden * _SIDE :], outer, rows]
 
 
-def _refuse_double(ctx, *grads):  # noqa: ANN001, ANN002, ANN202, ARG001
+def _refuse_double(ctx, *grads):
     raise RuntimeError("fused kernels have no second derivative: switch `fused` off to differentiate twice")
 
 
@@ -179,8 +178,8 @@ def _message(
     return _forward("message_forward", [t.contiguous() for t in given], result, edge)
 
 
-@_message.register_fake
-def _(source, targets, target, features, weight, *parameters):  # noqa: ANN001, ANN002, ANN202
+@torch.library.register_fake("amden::message")
+def _message_like(source, targets, target, features, weight, *parameters):
     return source.new_empty(source.shape, dtype=torch.float32)
 
 
@@ -201,22 +200,22 @@ def _message_backward(
     ]  # fmt: skip
 
 
-@_message_backward.register_fake
-def _(grad, source, targets, target, features, weight, *parameters):  # noqa: ANN001, ANN002, ANN202
+@torch.library.register_fake("amden::message_backward")
+def _message_backward_like(grad, source, targets, target, features, weight, *parameters):
     return [torch.empty_like(t) for t in (source, targets, features, *parameters)]
 
 
-def _message_setup(ctx, inputs, output):  # noqa: ANN001, ANN202, ARG001
+def _message_setup(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-def _message_grad(ctx, grad):  # noqa: ANN001, ANN202
+def _message_grad(ctx, grad):
     ds, dq, de, *parameters = _message_backward(grad, *ctx.saved_tensors)
     return ds, dq, None, de, None, *parameters
 
 
-_message.register_autograd(_message_grad, setup_context=_message_setup)
-_message_backward.register_autograd(_refuse_double)
+torch.library.register_autograd("amden::message", _message_grad, setup_context=_message_setup)
+torch.library.register_autograd("amden::message_backward", _refuse_double)
 
 
 @torch.library.custom_op("amden::displacement", mutates_args=())
@@ -229,8 +228,8 @@ def _displacement(
     return _forward("displacement_forward", [t.contiguous() for t in given], result, edge)
 
 
-@_displacement.register_fake
-def _(source, targets, target, features, vectors, *rest):  # noqa: ANN001, ANN002, ANN202
+@torch.library.register_fake("amden::displacement")
+def _displacement_like(source, targets, target, features, vectors, *rest):
     return source.new_empty((source.shape[0], *vectors.shape[2:]), dtype=torch.float32)
 
 
@@ -250,15 +249,15 @@ def _displacement_backward(
     ]  # fmt: skip
 
 
-@_displacement_backward.register_fake
-def _(grad, source, targets, target, features, vectors, weight, *parameters):  # noqa: ANN001, ANN002, ANN202
+@torch.library.register_fake("amden::displacement_backward")
+def _displacement_backward_like(grad, source, targets, target, features, vectors, weight, *parameters):
     return [torch.empty_like(t) for t in (source, targets, features, vectors, *parameters)]
 
 
-def _displacement_grad(ctx, grad):  # noqa: ANN001, ANN202
+def _displacement_grad(ctx, grad):
     ds, dq, de, dv, *parameters = _displacement_backward(grad, *ctx.saved_tensors)
     return ds, dq, None, de, dv, None, *parameters
 
 
-_displacement.register_autograd(_displacement_grad, setup_context=_message_setup)
-_displacement_backward.register_autograd(_refuse_double)
+torch.library.register_autograd("amden::displacement", _displacement_grad, setup_context=_message_setup)
+torch.library.register_autograd("amden::displacement_backward", _refuse_double)

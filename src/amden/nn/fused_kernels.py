@@ -1,12 +1,17 @@
 """Triton kernels of the edge work in eq. 9: no edge-wide tensor of width `hidden` ever reaches global memory.
 
-A tile is `ROWS` atoms times `BLOCK` neighbour slots; a program walks over groups of rows and keeps the weights in
-shared memory. A row's tiles end at its last slot of non-zero weight, so padding costs little. Letters: x input of the
-layer norm, n its normalised value, y what the second linear layer sees, z what it gives.
+A tile is `ROWS` atoms times `BLOCK` neighbour slots; a program walks over tiles and keeps the weights in shared memory.
+Tiles beyond a row's last slot of non-zero weight are left out, so padding costs little. Letters: n the normalised input
+of the first activation, y what the second linear layer sees, z what it gives; `d` in front of a name is its gradient.
 
-Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32. Sums over edges run
-as matrix products too: the gradient of a column sum is `valueᵀ · side`, with `side` [edges, 16] holding the edge features
-and indicator columns; its columns are named by `_SOURCE` and what follows it, counted from the number of features F.
+Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32; e · W_e is made of
+three tf32 products, which is float32 but for the last two bits. Sums over edges run as matrix products too: `sums`
+[hidden, 16] gathers valueᵀ · side, where `side` [edges, 16] holds the features or ones in a single column. Its columns
+are F features (the gradient of W_e), `ROWS` rows (of s), then beta, gamma, the output's bias and the gate.
+
+A backward has two halves, `INNER` (all gradients but that of the second linear layer's matrix, which takes many
+registers) and `OUTER` (that one), in one launch or two. `zero` is 0: added to the address of a small vector it keeps
+the compiler from loading it early and holding it in registers, which are what these kernels are short of.
 
 What calls these kernels, allocates and reduces is `amden.nn.fused`.
 """
@@ -15,9 +20,6 @@ from typing import no_type_check
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
-
-SIDE = 16
-"""Columns of `side`: F ≤ 9 features, `ROWS` ≤ 2 sources, then beta, gamma, output bias, gate."""
 
 
 @triton.jit
@@ -30,13 +32,6 @@ def _sigmoid(x, FAST: tl.constexpr):
         return 0.5 * half + 0.5
     else:
         return tl.sigmoid(x)
-
-
-@triton.jit
-@no_type_check
-def _spread(values, ROWS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """A row's values at each of its slots: [ROWS, WIDTH] to [ROWS * BLOCK, WIDTH]."""
-    return tl.reshape(tl.broadcast_to(values[:, None, :], (ROWS, BLOCK, WIDTH)), (ROWS * BLOCK, WIDTH))
 
 
 @triton.jit
@@ -71,25 +66,28 @@ def _vector(pointer, WIDTH: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _rows(pointer, group, atoms, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Values of the rows of a group, in float32."""
-    row = group * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, WIDTH)[None, :]
-    values = tl.load(pointer + row * WIDTH + column, mask=row < atoms, other=0.0)
-    return values.to(tl.float32)
+def _rows(pointer, group, atoms, ROWS: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr):
+    """A row's values [H] in float32 at each of its slots."""
+    if ROWS == 1:
+        return tl.load(pointer + group * H + tl.arange(0, H)).to(tl.float32)[None, :]
+    else:
+        row = group * ROWS + tl.arange(0, ROWS)[:, None]
+        at = row * H + tl.arange(0, H)[None, :]
+        values = tl.load(pointer + at, mask=row < atoms, other=0.0).to(tl.float32)
+        return tl.reshape(tl.broadcast_to(values[:, None, :], (ROWS, BLOCK, H)), (ROWS * BLOCK, H))
 
 
 @triton.jit
 @no_type_check
-def _features(pointer, edge, inside, F: tl.constexpr, SIDE: tl.constexpr):
-    f = tl.arange(0, SIDE)[None, :]
+def _features(pointer, edge, inside, F: tl.constexpr):
+    f = tl.arange(0, 16)[None, :]
     return tl.load(pointer + edge[:, None] * F + f, mask=inside[:, None] & (f < F), other=0.0)
 
 
 @triton.jit
 @no_type_check
-def _edge_weight(pointer, F: tl.constexpr, H: tl.constexpr, SIDE: tl.constexpr):
-    f = tl.arange(0, SIDE)[:, None]
+def _edge_weight(pointer, F: tl.constexpr, H: tl.constexpr):
+    f = tl.arange(0, 16)[:, None]
     return tl.load(pointer + f * H + tl.arange(0, H)[None, :], mask=f < F, other=0.0)
 
 
@@ -133,7 +131,7 @@ def message_forward(
 ):  # fmt: skip
     """Σ_j sigmoid(m · g + b) w m for each row, m = silu(W silu(norm(x)) + b)."""
     column = tl.arange(0, H)
-    we = _edge_weight(edge_weight, F, H, 16)
+    we = _edge_weight(edge_weight, F, H)
     out = tl.trans(_matrix(out_weight, H, H, LOW))
     gate_shift = tl.load(gate_bias)
     for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
@@ -142,9 +140,10 @@ def message_forward(
             edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
-            e = _features(features, edge, inside, F, 16)
+            e = _features(features, edge, inside, F)
             n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            z = tl.dot(_silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST), out, input_precision=EXACT) + _vector(out_bias + late, H)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, H)
             m = z * _sigmoid(z, FAST)
             gate = _vector(gate_weight + late, H)
             a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST) * w
@@ -164,7 +163,7 @@ def displacement_forward(
     C: tl.constexpr = F - 1
     column = tl.arange(0, H)
     channel = tl.arange(0, C)
-    we = _edge_weight(edge_weight, F, H, 16)
+    we = _edge_weight(edge_weight, F, H)
     out = tl.trans(_matrix(out_weight, C * C, H, LOW))
     for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
         ux = tl.zeros((C,), tl.float32)
@@ -174,9 +173,10 @@ def displacement_forward(
             edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
-            e = _features(features, edge, inside, F, 16)
+            e = _features(features, edge, inside, F)
             n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            z = tl.dot(_silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST), out, input_precision=EXACT) + _vector(out_bias + late, C * C)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, C * C)
             mixing = tl.reshape(z * w[:, None], (BLOCK, C, C))
             v = vectors + edge[:, None] * (3 * C) + channel[None, :] * 3
             ux += _mixed(mixing, v, inside)
@@ -241,7 +241,8 @@ def _take_sources(sums, group, dsource, atoms, ROWS: tl.constexpr, H: tl.constex
     for r in tl.static_range(ROWS):
         ds = tl.sum(tl.where(f == F + r, sums, 0.0), 1)
         row = group * ROWS + r
-        tl.atomic_add(dsource + row * H + tl.arange(0, H), ds, mask=(row < atoms) & (tl.arange(0, H) >= 0), sem="relaxed")
+        if row < atoms:
+            tl.atomic_add(dsource + row * H + tl.arange(0, H), ds, sem="relaxed")
     return tl.where((f >= F) & (f < F + ROWS), 0.0, sums)
 
 
@@ -264,9 +265,8 @@ def message_backward(
 ):  # fmt: skip
     """Gradients of `message_forward`, which is done again tile by tile."""
     M: tl.constexpr = ROWS * BLOCK
-    column = tl.arange(0, H)
     f = tl.arange(0, 16)[None, :]
-    we = _edge_weight(edge_weight, F, H, 16)
+    we = _edge_weight(edge_weight, F, H)
     out = _matrix(out_weight, H, H, LOW)
     gate_shift = tl.load(gate_bias)
     dout = tl.zeros((H, H), tl.float32)
@@ -279,32 +279,32 @@ def message_backward(
         if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
             edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
             late = zero * tile
-            s = _spread(_rows(source + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
-            e = _features(features, edge, inside, F, 16)
+            s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
+            e = _features(features, edge, inside, F)
             n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
             y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
             n = n.to(LOW)
             z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, H)
             slope = _silu_slope(z, FAST).to(LOW)
             m = z * _sigmoid(z, FAST)
-            gate = _vector(gate_weight + late, H)
-            a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST)
-            dm = _spread(_rows(grad + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
+            a = _sigmoid(tl.sum(m * _vector(gate_weight + late, H), 1) + gate_shift, FAST)
+            dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
             dlogit = tl.sum(m * dm, 1) * w * a * (1.0 - a)
             dgate += dlogit
             if INNER:
                 side = tl.where(f == F + ROWS + 3, dlogit[:, None], 0.0).to(LOW)
                 sums = tl.dot(tl.trans(m.to(LOW)), side, sums, input_precision=EXACT)
-            dz = ((a * w)[:, None] * dm + dlogit[:, None] * gate) * slope.to(tl.float32)
+            late += zero
+            dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
+            dz = ((a * w)[:, None] * dm + dlogit[:, None] * _vector(gate_weight + late, H)) * slope.to(tl.float32)
             dz = dz.to(LOW)
             if OUTER:
                 dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
             if INNER:
                 sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
-            if INNER:
                 sums = _input_gradient(
-                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
-                    ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
+                    sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
@@ -329,10 +329,9 @@ def displacement_backward(
     M: tl.constexpr = ROWS * BLOCK
     C: tl.constexpr = F - 1
     KK: tl.constexpr = C * C
-    column = tl.arange(0, H)
     f = tl.arange(0, 16)[None, :]
     channel = tl.arange(0, C)
-    we = _edge_weight(edge_weight, F, H, 16)
+    we = _edge_weight(edge_weight, F, H)
     out = _matrix(out_weight, KK, H, LOW)
     dout = tl.zeros((KK, H), tl.float32)
     sums = tl.zeros((H, 16), tl.float32)
@@ -344,8 +343,8 @@ def displacement_backward(
         if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
             edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
             late = zero * tile
-            s = _spread(_rows(source + late, group, atoms, ROWS, H), ROWS, BLOCK, H)
-            e = _features(features, edge, inside, F, 16)
+            s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
+            e = _features(features, edge, inside, F)
             n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
             y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
             n = n.to(LOW)
@@ -366,10 +365,9 @@ def displacement_backward(
                 dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
             if INNER:
                 dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
-            if INNER:
                 sums = _input_gradient(
-                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
-                    ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
+                    sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
