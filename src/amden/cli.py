@@ -23,14 +23,21 @@ Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same se
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> bool:
+    if wanted:
         print(f"amden {__version__}")
         raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -120,7 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: an error of the user's is one line on stderr and status 1; `--debug` shows where it came from."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=given)
+        app(args=given, prog_name="amden")
+    except SystemExit as done:
+        if done.code:
+            raise
     except (ValueError, TypeError, OSError, MemoryError) as error:
         if "--debug" in given:
             traceback.print_exc()

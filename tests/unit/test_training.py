@@ -18,10 +18,6 @@ LOOP = TrainingConfig(
 )
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.fixture
 def fabric():
     return Fabric(accelerator="cpu", devices=1, precision="32-true")
@@ -42,9 +38,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(fabric, parts, tmp_path):
 
     def stop(progress):
         if progress.step == 6:
-            raise Interrupted
+            raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         train(recipe, parts, tmp_path / "parts", fabric=fabric, progress=stop)
     resumed = train(recipe, parts, tmp_path / "parts", fabric=fabric, resume=True)
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)

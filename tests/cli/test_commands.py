@@ -1,0 +1,76 @@
+"""The verbs as a user types them."""
+
+import subprocess
+import sys
+
+import ase.io
+import numpy as np
+
+from amden import __version__
+from amden.cli import main
+from amden.io import write_structures
+from amden.testing import random_structures
+
+
+def amden(*arguments, cwd):
+    command = [sys.executable, "-m", "amden", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_process_generates_and_refuses(tiny_checkpoint, tmp_path):
+    done = amden("generate", tiny_checkpoint, "--n", 2, "--atoms", 12, "--steps", 3, "--out", "g.extxyz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "g.extxyz: 2 structures" in done.stdout
+    frames = ase.io.read(tmp_path / "g.extxyz", ":")
+    assert [len(f) for f in frames] == [12, 12]
+    again = amden("generate", tiny_checkpoint, "--out", "g.extxyz", cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr.strip() == "amden: error: g.extxyz exists; use --overwrite to replace it"
+
+
+def test_seed_decides(tiny_checkpoint, tmp_path):
+    def made(name, *options):
+        arguments = ["generate", tiny_checkpoint, "--atoms", 12, "--steps", 3, "--out", tmp_path / name, *options]
+        main([str(a) for a in arguments])
+        return [f.positions for f in ase.io.read(tmp_path / name, ":")]
+
+    a = made("a.extxyz", "--seed", 3)
+    b = made("b.extxyz", "--seed", 3, "--n", 2, "--batch-size", 2)
+    c = made("c.extxyz", "--seed", 4)
+    np.testing.assert_allclose(a[0], b[0], atol=2e-4)
+    assert np.abs(a[0] - c[0]).max() > 0.1
+
+
+def test_like_a_file_and_the_path_there(tiny_checkpoint, tmp_path):
+    main(["generate", str(tiny_checkpoint), "--cell", "9,10,11", "--steps", "2", "--out", str(tmp_path / "a.extxyz")])
+    (first,) = ase.io.read(tmp_path / "a.extxyz", ":")
+    np.testing.assert_allclose(first.cell.lengths(), [9, 10, 11])
+    assert len(first) == 51  # 990 Å³ at 2.4 g/cm³
+    film = tmp_path / "film.extxyz"
+    arguments = ["--like", str(tmp_path / "a.extxyz"), "--steps", "2", "--trajectory", str(film)]
+    main(["generate", str(tiny_checkpoint), "--out", str(tmp_path / "b.extxyz"), *arguments])
+    (second,) = ase.io.read(tmp_path / "b.extxyz", ":")
+    np.testing.assert_allclose(second.cell.array, first.cell.array)
+    assert len(ase.io.read(film, ":")) == 3
+
+
+def test_train_tells_what_it_found_and_goes_on(tmp_path, capsys):
+    data, run = tmp_path / "mine.extxyz", tmp_path / "run"
+    write_structures(data, random_structures([12] * 6, species=(14,), seed=2))
+    options = ["--data", str(data), "--out", str(run), "--device", "cpu", "--set", "egnn.hidden=16"]
+    loop = ["--set", "training.batch_size=2", "--set", "training.steps=2"]
+    main(["train", *options, "--dry-run"])
+    told = capsys.readouterr()
+    assert "6 structures, 12 atoms" in told.err
+    assert "no properties" in told.err
+    assert "hidden: 16" in told.out
+    assert not run.exists()
+    main(["train", *options, *loop])
+    main(["train", *options, *loop[:2], "--set", "training.steps=3", "--resume"])
+    assert (run / "metrics.csv").read_text().count("\n") == 3
+    main(["generate", str(run), "--atoms", "8", "--steps", "1", "--out", str(tmp_path / "last.extxyz")])
+
+
+def test_version_and_models(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == f"amden {__version__}"
