@@ -12,7 +12,7 @@ from amden.random import Streams, spawn_seeds
 from amden.testing import MixtureOracle
 
 DIFFUSION = Diffusion()
-N_SYSTEMS = 3000
+N_SYSTEMS = 2000
 WEIGHTS = (0.2, 0.5, 0.3)
 BONDS = ((2.0, 0.0, 0.0), (0.0, 1.2, 0.6), (0.0, -1.0, 1.5))
 KINDS = ((0, 1), (1, 0), (1, 1))
@@ -45,7 +45,7 @@ def end_of(name: str, oracle: MixtureOracle, n_atoms: torch.Tensor) -> Sample:
     begin = start(oracle, streams, n_atoms)
     if name == "euler_maruyama":
         return euler_maruyama(oracle, begin, diffusion=DIFFUSION, times=time_grid(DIFFUSION), streams=streams)
-    flow, n_steps = {"probability_flow": (probability_flow, 200), "heun": (probability_flow_heun, 60)}[name]
+    flow, n_steps = {"probability_flow": (probability_flow, 150), "heun": (probability_flow_heun, 50)}[name]
     return flow(oracle, begin, diffusion=DIFFUSION, times=time_grid(DIFFUSION, n_steps=n_steps))
 
 

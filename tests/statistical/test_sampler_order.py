@@ -24,7 +24,7 @@ from amden.testing import GaussianOracle
 
 N = 512
 DIFFUSION = Diffusion(t_max=0.8)
-ORACLE = GaussianOracle(DIFFUSION, spread=0.6, element_mean=(0.5,), element_spread=0.6)
+ORACLE = GaussianOracle(DIFFUSION, spread=0.8, element_mean=(0.5,), element_spread=0.6)
 SEEDS, N_ATOMS = torch.zeros(1, dtype=torch.int64), torch.tensor([N])
 T_MIN = torch.tensor([DIFFUSION.t_min], dtype=torch.float64)
 
@@ -68,7 +68,7 @@ def test_euler_maruyama_is_of_weak_order_one():
         n: euler_maruyama(
             ORACLE, start(), diffusion=DIFFUSION, times=time_grid(DIFFUSION, n_steps=n)[:-1], streams=streams()
         )
-        for n in (100, 200, 400)
+        for n in (75, 150, 300)
     }
     truth = exact(T_MIN)
     moments = {
@@ -79,7 +79,7 @@ def test_euler_maruyama_is_of_weak_order_one():
     for what, moment in moments.items():
         errors = [abs(moment(end) / moment(truth) - 1) for end in ends.values()]
         assert errors[-1] < 1e-2, what
-        assert all(0.9 < order < 1.15 for order in orders(errors)), (what, errors)
+        assert all(0.93 < order < 1.07 for order in orders(errors)), (what, errors)
 
 
 @pytest.mark.parametrize(("sampler", "order"), [(probability_flow, 1), (probability_flow_heun, 2)])
@@ -87,7 +87,7 @@ def test_the_flow_is_of_the_order_it_claims(sampler, order):
     """The exact flow of Gaussian data carries quantiles: x at t_min is the same quantile of p there."""
     truth = exact(T_MIN)
     ends = [
-        sampler(ORACLE, start(), diffusion=DIFFUSION, times=time_grid(DIFFUSION, n_steps=n)[:-1]) for n in (40, 80, 160)
+        sampler(ORACLE, start(), diffusion=DIFFUSION, times=time_grid(DIFFUSION, n_steps=n)[:-1]) for n in (30, 60, 120)
     ]
     for name in ("positions", "elements"):
         errors = [(getattr(end, name) - getattr(truth, name)).abs().max().item() for end in ends]

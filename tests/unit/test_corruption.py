@@ -35,7 +35,7 @@ def test_noise_of_a_known_time_is_added_to_the_data():
 
 def test_noise_is_standard_normal_but_for_the_drift():
     n = 5
-    sample = random_sample([n] * 4000, width=2)
+    sample = random_sample([n] * 1500, width=2)
     noise = gaussian_noise(sample, streams_of(sample.n_atoms))
     count = noise.positions.numel()
     drift = segment_mean(noise.positions, sample.system, n_systems=len(sample))

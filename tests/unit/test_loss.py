@@ -36,18 +36,18 @@ def test_the_exact_score_has_the_loss_of_the_posterior():
     """E|ε - E[ε|x]|² = α²s²/v a coordinate for Gaussian data, (1 - 1/n) of it for positions."""
     n, diffusion = 4, Diffusion()
     oracle = GaussianOracle(diffusion, spread=0.4, element_mean=(0.5, -0.5), element_spread=0.7)
-    template = random_sample([n] * 5000, width=2)
-    streams = Streams.of(spawn_seeds(0, 5000), template.n_atoms)
-    clean = oracle.drawn(template, torch.zeros(5000).double(), streams, draw=0)
+    template = random_sample([n] * 2000, width=2)
+    streams = Streams.of(spawn_seeds(0, 2000), template.n_atoms)
+    clean = oracle.drawn(template, torch.zeros(2000).double(), streams, draw=0)
     for value in (0.1, 0.5, 0.9):
-        t = torch.full((5000,), value, dtype=torch.float64)
+        t = torch.full((2000,), value, dtype=torch.float64)
         losses = score_matching(oracle, clean, t=t, noise=gaussian_noise(clean, streams, draw=1), diffusion=diffusion)
         sigma2, alpha_e, sigma2_e = (1.5 * value) ** 2, *_element_levels(diffusion, value)
         for got, signal2, noise2, share in (
             (losses.positions, 0.16, sigma2, 1 - 1 / n),
             (losses.elements, 0.49 * alpha_e**2, sigma2_e, 1.0),
         ):
-            error = 5 * got.std().item() / sqrt(5000)
+            error = 5 * got.std().item() / sqrt(2000)
             assert got.mean().item() == pytest.approx(share * signal2 / (signal2 + noise2), abs=error)
 
 

@@ -51,6 +51,10 @@ def decode(sample: Sample, vocabulary: Vocabulary) -> Structures:
     """Structures with the most likely element of each atom, ghosts among them; atoms stay where they are, unwrapped.
 
     Conditions are what was asked for, not what was measured: they do not become properties.
+
+    >>> one = Structures(torch.zeros(1, 3), torch.tensor([8]), torch.eye(3)[None], torch.tensor([1]))
+    >>> decode(encode(one, Vocabulary((8, 14))), Vocabulary((8, 14)))
+    Structures(1 systems, 1 atoms, elements O)
     """
     return Structures(sample.positions, vocabulary.decode(sample.elements), sample.cell, sample.n_atoms)
 
@@ -60,6 +64,11 @@ def gaussian_noise(sample: Sample, source: Streams | torch.Generator, *, draw: i
 
     From `Streams` it is a function of each system's seed and `draw` alone, whatever the batch; a generator counts for
     itself and ignores `draw`. Streams give float32 numbers, cast to the sample's precision.
+
+    >>> two = Sample(torch.zeros(2, 3), torch.zeros(2, 0), torch.eye(3)[None], torch.tensor([2]))
+    >>> noise = gaussian_noise(two, Streams.of(torch.tensor([7]), two.n_atoms))
+    >>> torch.allclose(noise.positions[0], -noise.positions[1])
+    True
     """
     width = 3 + sample.elements.shape[1]
     if isinstance(source, Streams):
@@ -102,6 +111,11 @@ def prior(
 
     `width` is that of the vocabulary. The elements agree with the forward process, whose noise at t_max has variance
     σ_max² within 0.03 %; `unit_elements` draws N(0, 1) instead, as the paper prints (section IV.B.1).
+
+    >>> n_atoms, cell = torch.tensor([4]), 5.0 * torch.eye(3)[None]
+    >>> start = prior(cell, n_atoms, width=2, diffusion=Diffusion(), streams=Streams.of(torch.tensor([7]), n_atoms))
+    >>> start.positions.shape, start.elements.shape
+    (torch.Size([4, 3]), torch.Size([4, 2]))
     """
     s = streams.uniform((3,), draw=PRIOR_DRAW).to(cell)
     uniform = Sample(
@@ -124,6 +138,10 @@ def add_ghosts(
 
     Ghosts are uniform in the cell. Of `streams` only the seeds are used. A product that falls short of a whole number
     by rounding alone (1e-6 of it) counts as that number.
+
+    >>> one = Structures(torch.zeros(1, 3), torch.tensor([14]), 5.0 * torch.eye(3)[None], torch.tensor([1]))
+    >>> add_ghosts(one, 0.024, Streams.of(torch.tensor([7]), one.n_atoms)).species.tolist()
+    [14, 0, 0]
     """
     target = torch.as_tensor(density, dtype=torch.float64, device=structures.device)
     if not bool((target > 0).all()):

@@ -23,7 +23,14 @@ class Unconditional:
 
 @dataclass(frozen=True)
 class Guided:
-    """Noise pushed away from the unconditional prediction, ε' = (1 + w) ε - w ε̃ (eq. 16)."""
+    """Noise pushed away from the unconditional prediction, ε' = (1 + w) ε - w ε̃ (eq. 16).
+
+    >>> from amden.testing import PairDenoiser, random_sample
+    >>> model = PairDenoiser()
+    >>> guided = Guided(model, Unconditional(model), weight=1.0)
+    >>> guided(random_sample([4], conditions=["modulus"]), torch.tensor([0.5], dtype=torch.float64)).positions.shape
+    torch.Size([4, 3])
+    """
 
     conditional: Denoiser
     unconditional: Denoiser

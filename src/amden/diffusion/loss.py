@@ -31,7 +31,7 @@ class LossWeights:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Mean squared error of the predicted noise of each system; 1 is what predicting zero scores."""
+    """Mean squared error of the predicted noise of each system; a prediction of zero scores 1."""
 
     positions: Float[Tensor, " systems"]
     """Mean over atoms and the three directions."""
@@ -57,7 +57,15 @@ def noise_error(predicted: Noise, noise: Noise, sample: Sample) -> Losses:
 def score_matching(
     denoiser: Denoiser, sample: Sample, *, t: Float[Tensor, " systems"], noise: Noise, diffusion: Diffusion
 ) -> Losses:
-    """Errors of a denoiser on clean samples to which `noise` was added at times `t` (eq. 3, 17)."""
+    """Errors of a denoiser on clean samples to which `noise` was added at times `t` (eq. 3, 17).
+
+    >>> from amden.testing import random_sample
+    >>> sample, t = random_sample([2]), torch.tensor([0.5], dtype=torch.float64)
+    >>> noise = Noise(torch.ones_like(sample.positions), sample.elements)
+    >>> silent = lambda noisy, t: Noise(torch.zeros_like(noisy.positions), noisy.elements)
+    >>> score_matching(silent, sample, t=t, noise=noise, diffusion=Diffusion()).positions.tolist()
+    [1.0]
+    """
     return noise_error(denoiser(corrupt(sample, t, noise, diffusion), t), noise, sample)
 
 

@@ -72,10 +72,17 @@ def euler_maruyama(
         x ← x + β Δt x - (g²/σ) Δt ε + g √Δt z,   weak order 1 in Δt
 
     A step to t = 0 is not of this form: there g²Δt/σ = 2σ would take away twice the noise that is left, and the kick
-    would add √2 σ, so that the result would be noisier than its start. The posterior mean takes away what is left; all
+    would add √2 σ: the result would be noisier than its start. The posterior mean takes away what is left; all
     that it lacks is the posterior's own spread, below σ(t_min) (0.015 Å for σ_max = 1.5 Å).
 
     Each system's result depends on its own start and seed, not on the batch, as far as the denoiser keeps to that.
+
+    >>> from amden.testing import GaussianOracle, random_sample
+    >>> diffusion, start = Diffusion(), random_sample([4])
+    >>> streams = Streams.of(torch.tensor([7]), start.n_atoms)
+    >>> oracle, times = GaussianOracle(diffusion), time_grid(diffusion, n_steps=10)
+    >>> euler_maruyama(oracle, start, diffusion=diffusion, times=times, streams=streams).positions.shape
+    torch.Size([4, 3])
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
         noise = _predicted(denoiser, sample, t)
@@ -104,6 +111,11 @@ def probability_flow(
     arXiv:2010.02502, eq. 13):
 
         x ← (α_s/α_t) x + (σ_s - σ_t α_s/α_t) ε
+
+    >>> from amden.testing import GaussianOracle, random_sample
+    >>> oracle, start, times = GaussianOracle(Diffusion()), random_sample([4]), time_grid(Diffusion(), n_steps=10)
+    >>> probability_flow(oracle, start, diffusion=Diffusion(), times=times).positions.shape
+    torch.Size([4, 3])
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
         sample = _stepped(sample, _predicted(denoiser, sample, t), _steps(_flow, diffusion, t, s))
@@ -125,6 +137,11 @@ def probability_flow_heun(
 
     The step of `probability_flow` with the mean of ε at its start and at its predicted end. A step to t = 0, where no
     noise is left to predict, has one evaluation (Karras et al. 2022, arXiv:2206.00364, algorithm 1).
+
+    >>> from amden.testing import GaussianOracle, random_sample
+    >>> oracle, start, times = GaussianOracle(Diffusion()), random_sample([4]), time_grid(Diffusion(), n_steps=10)
+    >>> probability_flow_heun(oracle, start, diffusion=Diffusion(), times=times).positions.shape
+    torch.Size([4, 3])
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
         steps = _steps(_flow, diffusion, t, s)
