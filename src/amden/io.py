@@ -49,6 +49,8 @@ def read_structures(
     images = list(_images(path, index, source))
     if not images:
         raise ValueError(f"{source}: no structures")
+    if index == ":" and path.suffix in (".extxyz", ".xyz"):
+        _check_read_whole(path, images)
     structures = from_ase(images)
     validate(structures, source=source)
     if min_distance > 0:
@@ -173,6 +175,16 @@ def _images(path: Path, index: str, source: str) -> Iterator[Atoms]:
         _check_periodic(atoms, f"{source}: structure {i}")
         yield atoms
         i += 1
+
+
+def _check_read_whole(path: Path, images: Sequence[Atoms]) -> None:
+    """ASE takes a blank line between frames for the end of the file."""
+    with path.open("rb") as file:
+        n_lines = sum(bool(line.strip()) and not line.lstrip().startswith(b"VEC") for line in file)
+    if n_lines > sum(len(atoms) + 2 for atoms in images):
+        raise ValueError(
+            f"{path}: a blank line follows structure {len(images) - 1}, and more after it; remove the line"
+        )
 
 
 def _reason(error: Exception) -> str:
