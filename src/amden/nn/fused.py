@@ -110,7 +110,6 @@ def _settings(source: Tensor, edge: Tensor, *, block: int) -> dict:
         "EPS": _EPS,
         "LOW": k.tl.bfloat16 if gpu else k.tl.float32,
         "FAST": gpu,
-        "PRODUCT": "tf32x3" if gpu else "ieee",
         "EXACT": "ieee",
     }
 
@@ -125,9 +124,9 @@ def _forward(kernel: str, tensors: Sequence[Tensor], result: Tensor, edge: Tenso
     if atoms and neighbors:
         settings = _settings(source, edge, block=BLOCK)
         slots = 1 << (neighbors - 1).bit_length()
-        grid = (_programs(atoms, source.device, 4),)
+        grid = (_programs(atoms, source.device, 3),)
         getattr(_kernels(), kernel)[grid](
-            *tensors, result, atoms, neighbors, 0, SLOTS=slots, **settings, num_warps=4, num_stages=1
+            *tensors, result, atoms, neighbors, 0, SLOTS=slots, **settings, num_warps=4, num_stages=1, maxnreg=168
         )
         return result
     return result.zero_()

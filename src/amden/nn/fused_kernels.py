@@ -4,8 +4,8 @@ A tile is `ROWS` atoms times `BLOCK` neighbour slots; a program walks over tiles
 Tiles beyond a row's last slot of non-zero weight are left out, so padding costs little. Letters: n the normalised input
 of the first activation, y what the second linear layer sees, z what it gives; `d` in front of a name is its gradient.
 
-Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32; e · W_e is made of
-three tf32 products, which is float32 but for the last two bits. Sums over edges run as matrix products too: `sums`
+Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32; e · W_e is the
+sum of three such products of high and low parts, right to 2⁻¹⁶. Sums over edges run as matrix products too: `sums`
 [hidden, 16] gathers valueᵀ · side, where `side` [edges, 16] holds the features or ones in a single column. Its columns
 are F features (the gradient of W_e), `ROWS` rows (of s), then beta, gamma, the output's bias and the gate.
 
@@ -24,14 +24,20 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 @triton.jit
 @no_type_check
-def _sigmoid(x, FAST: tl.constexpr):
+def _half_tanh(x, FAST: tl.constexpr):
+    """tanh(x/2), of which sigmoid(x) = (1 + tanh(x/2))/2 is made."""
     if FAST:
-        half = tl.inline_asm_elementwise(
+        return tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], dtype=tl.float32, is_pure=True, pack=1
         )
-        return 0.5 * half + 0.5
     else:
-        return tl.sigmoid(x)
+        return 2.0 * tl.sigmoid(x) - 1.0
+
+
+@triton.jit
+@no_type_check
+def _sigmoid(x, FAST: tl.constexpr):
+    return 0.5 * _half_tanh(x, FAST) + 0.5
 
 
 @triton.jit
@@ -99,10 +105,21 @@ def _matrix(pointer, OUT: tl.constexpr, H: tl.constexpr, LOW: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _normalised(e, we, s, neighbor, targets, H: tl.constexpr, EPS: tl.constexpr, PRODUCT: tl.constexpr):
+def _rest(values, LOW: tl.constexpr):
+    """What rounding to `LOW` drops, rounded itself."""
+    return (values - values.to(LOW).to(tl.float32)).to(LOW)
+
+
+@triton.jit
+@no_type_check
+def _normalised(
+    e, we, s, neighbor, targets, H: tl.constexpr, EPS: tl.constexpr, LOW: tl.constexpr, EXACT: tl.constexpr
+):
     """Layer norm of x = e · W_e + s_i + q_j without its scale and shift, and 1/deviation."""
-    q = tl.load(targets + neighbor[:, None] * H + tl.arange(0, H)[None, :])
-    x = tl.dot(e, we, input_precision=PRODUCT) + s + q.to(tl.float32)
+    x = s + tl.load(targets + neighbor[:, None] * H + tl.arange(0, H)[None, :]).to(tl.float32)
+    x = tl.dot(e.to(LOW), we.to(LOW), x, input_precision=EXACT)
+    x = tl.dot(_rest(e, LOW), we.to(LOW), x, input_precision=EXACT)
+    x = tl.dot(e.to(LOW), _rest(we, LOW), x, input_precision=EXACT)
     x = x - (tl.sum(x, 1) / H)[:, None]
     rstd = tl.rsqrt(tl.sum(x * x, 1) / H + EPS)
     return x * rstd[:, None], rstd
@@ -110,8 +127,9 @@ def _normalised(e, we, s, neighbor, targets, H: tl.constexpr, EPS: tl.constexpr,
 
 @triton.jit
 @no_type_check
-def _silu(x, LOW: tl.constexpr, FAST: tl.constexpr):
-    return (x * _sigmoid(x, FAST)).to(LOW)
+def _silu(x, FAST: tl.constexpr):
+    half = 0.5 * x
+    return half * _half_tanh(x, FAST) + half
 
 
 @triton.jit
@@ -127,7 +145,7 @@ def message_forward(
     source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight, gate_bias,
     result, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
-    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Σ_j sigmoid(m · g + b) w m for each row, m = silu(W silu(norm(x)) + b)."""
     column = tl.arange(0, H)
@@ -141,10 +159,10 @@ def message_forward(
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
             e = _features(features, edge, inside, F)
-            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
             z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, H)
-            m = z * _sigmoid(z, FAST)
+            m = _silu(z, FAST)
             gate = _vector(gate_weight + late, H)
             a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST) * w
             total += tl.sum(m * a[:, None], 0)
@@ -157,7 +175,7 @@ def displacement_forward(
     source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
     result, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
-    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Σ_j Σ_c' Φ[c, c'] v_j[c'] for each row and channel c, Φ = w (W silu(norm(x)) + b)."""
     C: tl.constexpr = F - 1
@@ -174,8 +192,8 @@ def displacement_forward(
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
             e = _features(features, edge, inside, F)
-            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
             z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, C * C)
             mixing = tl.reshape(z * w[:, None], (BLOCK, C, C))
             v = vectors + edge[:, None] * (3 * C) + channel[None, :] * 3
@@ -260,7 +278,7 @@ def message_backward(
     grad, source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight,
     gate_bias, dsource, dtargets, dfeatures, outer, inner, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
-    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
     ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `message_forward`, which is done again tile by tile."""
@@ -281,12 +299,12 @@ def message_backward(
             late = zero * tile
             s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
             e = _features(features, edge, inside, F)
-            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
             n = n.to(LOW)
             z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, H)
             slope = _silu_slope(z, FAST).to(LOW)
-            m = z * _sigmoid(z, FAST)
+            m = _silu(z, FAST)
             a = _sigmoid(tl.sum(m * _vector(gate_weight + late, H), 1) + gate_shift, FAST)
             dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
             dlogit = tl.sum(m * dm, 1) * w * a * (1.0 - a)
@@ -322,7 +340,7 @@ def displacement_backward(
     grad, source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
     dsource, dtargets, dfeatures, dvectors, outer, inner, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
-    LOW: tl.constexpr, FAST: tl.constexpr, PRODUCT: tl.constexpr, EXACT: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
     ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `displacement_forward`, which is done again tile by tile."""
@@ -345,8 +363,8 @@ def displacement_backward(
             late = zero * tile
             s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
             e = _features(features, edge, inside, F)
-            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, PRODUCT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), LOW, FAST)
+            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
             n = n.to(LOW)
             z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, KK)
             mixing = tl.reshape(z * w[:, None], (M, C, C))
