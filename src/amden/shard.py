@@ -87,11 +87,10 @@ def _checked(path: str | Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _structures(tensors: Mapping[str, Tensor], source: str) -> Structures:
-    n_atoms = tensors["n_atoms"].long()
-    if int(n_atoms.sum()) != len(tensors["positions"]) or bool((n_atoms < 0).any()):
-        raise ValueError(f"{source}: `n_atoms` does not add up to the {len(tensors['positions'])} positions")
     properties = {name[len(_PREFIX) :]: values for name, values in tensors.items() if name.startswith(_PREFIX)}
     try:
-        return Structures(tensors["positions"], tensors["species"].long(), tensors["cell"], n_atoms, properties)
+        return Structures(
+            tensors["positions"], tensors["species"].long(), tensors["cell"], tensors["n_atoms"].long(), properties
+        )
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None

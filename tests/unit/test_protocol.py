@@ -72,7 +72,7 @@ class Mixture(StillingerWeber):
 
 def test_compositions_of_several_elements(monkeypatch):
     monkeypatch.setattr(protocol, "POTENTIALS", {"mixture": Mixture()})
-    silica = replace(find_protocol("si-melt"), potential="mixture", n_atoms=6, composition={"Si": 1, "O": 2})
+    silica = replace(find_protocol("si-melt"), potential="mixture", n_atoms=6, composition={"Si": 1.0, "O": 2.0})
     assert silica.species.tolist() == [1, 1, 0, 0, 0, 0]
     assert silica.atomic_numbers.tolist() == [14, 14, 8, 8, 8, 8]
     with pytest.raises(ValueError, match="`n_atoms` 7 cannot have the composition"):

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from os import cpu_count
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -61,7 +61,7 @@ def run_campaign(
     n: int,
     seed: int,
     out: str | Path,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: str = "auto",
     batch_size: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Campaign:
@@ -95,7 +95,7 @@ def run_campaign(
     return Campaign(folder, max(n, *(end for _, end in _shards(folder)), 0), failures)
 
 
-def choose_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
+def choose_device(device: str) -> Device:
     """Where to simulate: `auto` is CUDA where there is a GPU and `numba-cuda`, else the CPU.
 
     >>> choose_device("cpu")
