@@ -59,9 +59,8 @@ def grids(structures: Structures, reach: float) -> Iterator[Grid]:
         s = positions[start : start + n] @ inverses[system]
         s -= np.floor(s)
         n_bins = _bins(heights[system], reach, n)
-        place: np.ndarray = np.ravel_multi_index(
-            tuple(np.minimum((s * n_bins).astype(np.int64), n_bins - 1).T), tuple(n_bins)
-        )
+        b = np.minimum((s * n_bins).astype(np.int64), n_bins - 1)
+        place = (b[:, 0] * n_bins[1] + b[:, 1]) * n_bins[2] + b[:, 2]
         order = np.argsort(place, kind="stable")
         yield Grid(
             system=system,
