@@ -224,7 +224,7 @@ def _indicator(column, M: tl.constexpr, LOW: tl.constexpr):
 @triton.jit
 @no_type_check
 def _input_gradient(
-    dz, n, rstd, gamma, beta, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
+    dz, n, rstd, zero, gamma, beta, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr, F: tl.constexpr,
     LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -232,11 +232,10 @@ def _input_gradient(
     M: tl.constexpr = ROWS * BLOCK
     f = tl.arange(0, 16)[None, :]
     n = n.to(tl.float32)
-    scale, shift = _vector(gamma, H), _vector(beta, H)
-    d = tl.dot(dz, out, input_precision=EXACT) * _silu_slope(n * scale + shift, FAST)
+    d = tl.dot(dz, out, input_precision=EXACT) * _silu_slope(n * _vector(gamma, H) + _vector(beta, H), FAST)
     sums = tl.dot(tl.trans(d.to(LOW)), _indicator(F + ROWS, M, LOW), sums, input_precision=EXACT)
     sums = tl.dot(tl.trans((d * n).to(LOW)), _indicator(F + ROWS + 1, M, LOW), sums, input_precision=EXACT)
-    d = d * scale
+    d = d * _vector(gamma + zero, H)
     d = d - (tl.sum(d, 1) / H)[:, None] - n * (tl.sum(d * n, 1) / H)[:, None]
     d = d * rstd[:, None]
     low = d.to(LOW)
@@ -321,7 +320,7 @@ def message_backward(
             if INNER:
                 sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
                 sums = _input_gradient(
-                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
+                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
                     sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
@@ -384,7 +383,7 @@ def displacement_backward(
             if INNER:
                 dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
                 sums = _input_gradient(
-                    dz, n, rstd, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
+                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
                     sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
