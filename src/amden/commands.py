@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from amden.analysis.compare import analyze
+from amden.analysis.relaxation import potential_energies
+from amden.analysis.relaxation import relax as relaxed
 from amden.config import from_dict, load_config, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
+from amden.elements import atomic_number
 from amden.generation import Blank, cell_blank, cubic_blank, generate, like_blank
 from amden.io import TrajectoryWriter, check_output, read_structures, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
 from amden.pretrained import model_path, shipped_models
 from amden.recipe import Recipe
+from amden.report import table
+from amden.report import write as write_report
+from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.campaign import Progress as CampaignProgress
 from amden.simulate.campaign import run_campaign
+from amden.simulate.potentials import StillingerWeber
 from amden.simulate.protocol import find_protocol
 from amden.structure import Structures, validate
 from amden.training import Progress as TrainingProgress
@@ -221,6 +230,37 @@ def run_models() -> None:
             str(model.path),
         )
     Console(file=sys.stdout).print(table)
+
+
+def run_analyze(structures: Path, *, reference: Path | None, out: Path | None, relax: bool, overwrite: bool) -> None:
+    """Body of `amden analyze`."""
+    folder = out or structures.with_name(f"{structures.stem}-analysis")
+    check_output(folder / "analysis.json", overwrite=overwrite)
+    given, known = _loaded(structures), None if reference is None else _loaded(reference)
+    silicon = all(bool((s.species == atomic_number("Si")).all()) for s in (given, known) if s is not None)
+    if relax and not silicon:
+        raise ValueError("`--relax` needs a potential for the elements: so far only silicon has one (Stillinger-Weber)")
+    calculator = partial(PotentialCalculator, StillingerWeber())
+    with progress_bar("structures") as bar:
+        total = len(given) + (0 if known is None else len(known))
+        task = bar.add_task("relaxing", total=total, visible=relax)
+        result = analyze(
+            given,
+            known,
+            energy=partial(potential_energies, calculator=calculator) if silicon else None,
+            relax=partial(relaxed, calculator=calculator, progress=lambda _: bar.advance(task)) if relax else None,
+        )
+    Console(file=sys.stdout).print(table(result))
+    for path in write_report(result, folder, overwrite=overwrite):
+        print(path)
+
+
+def _loaded(path: Path) -> Structures:
+    """A file or dataset that can be analysed; `ValueError` that names it else."""
+    structures = load_dataset(path, dtype=torch.float64)
+    validate(structures, source=str(path))
+    check_overlaps(structures, min_distance=0.5, source=str(path))
+    return structures
 
 
 def run_simulate(protocol: str, *, n: int, out: Path, seed: int, device: str, batch_size: int | None) -> None:

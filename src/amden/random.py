@@ -81,7 +81,7 @@ class Streams:
         words = self._words(-(-n // 4), draw)
         # 23 bits: with 24 the half would be rounded away and the largest number would be 1
         values = ((words[:, :n] >> 9).to(torch.float32) + 0.5) * 2.0**-23
-        return values.reshape(-1, *shape)
+        return values.reshape(len(self.index), *shape)
 
     def normal(self, shape: tuple[int, ...], *, draw: int) -> Float[Tensor, "atoms *shape"]:
         """Float32 standard normal numbers, `shape` for each atom (Box-Muller)."""
@@ -90,7 +90,7 @@ class Streams:
         radius = torch.sqrt(-2.0 * torch.log(pairs[..., 0]))
         angle = 2.0 * pi * pairs[..., 1]
         values = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1)
-        return values.flatten(1)[:, :n].reshape(-1, *shape)
+        return values.flatten(1)[:, :n].reshape(len(self.index), *shape)
 
     def _words(self, blocks: int, draw: int) -> Int[Tensor, "atoms words"]:
         seed = self.seeds[self.system, None].expand(-1, blocks)

@@ -65,7 +65,7 @@ class ScoreModel(nn.Module):
         super().__init__()
         self.config = config
         self.network = ScoreNetwork(config)
-        self._plan: tuple[Tensor, NeighborPlan] | None = None
+        self._plan: tuple[Tensor, Tensor, NeighborPlan] | None = None
 
     def forward(
         self,
@@ -107,7 +107,8 @@ class ScoreModel(nn.Module):
         return other
 
     def _planned(self, sample: Sample) -> NeighborPlan:
-        if self._plan is None or self._plan[0] is not sample.cell:
+        known = self._plan
+        if known is None or known[0] is not sample.cell or known[1] is not sample.n_atoms:
             plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=self.config.egnn.cutoff)
-            self._plan = (sample.cell, plan)
-        return self._plan[1]
+            known = self._plan = (sample.cell, sample.n_atoms, plan)
+        return known[2]
