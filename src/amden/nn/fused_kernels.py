@@ -139,7 +139,7 @@ def _silu_slope(x, FAST: tl.constexpr):
     return s + x * s * (1.0 - s)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms", "neighbors"])
 @no_type_check
 def message_forward(
     source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight, gate_bias,
@@ -169,7 +169,7 @@ def message_forward(
         tl.store(result + row * H + column, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms", "neighbors"])
 @no_type_check
 def displacement_forward(
     source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
@@ -271,7 +271,7 @@ def _share(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return pointer + at, pointer + ROWS * COLUMNS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms", "neighbors"])
 @no_type_check
 def message_backward(
     grad, source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight,
@@ -320,8 +320,8 @@ def message_backward(
             if INNER:
                 sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
                 sums = _input_gradient(
-                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
-                    sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we,
+                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
@@ -333,7 +333,7 @@ def message_backward(
         tl.store(last, tl.sum(dgate, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms", "neighbors"])
 @no_type_check
 def displacement_backward(
     grad, source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
@@ -383,8 +383,8 @@ def displacement_backward(
             if INNER:
                 dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
                 sums = _input_gradient(
-                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we, out,
-                    sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we,
+                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
