@@ -36,8 +36,8 @@ class NeighborList:
 class NeighborMatrix:
     """Neighbours with a row an atom, nearest first: r = positions[target] - positions[source] + offset.
 
-    The dense search orders squared distances to about 1e-6 of the cutoff's, coarser for many images; what is closer than
-    that goes by index.
+    Squared distances closer than a millionth of the cutoff's (coarser where a cell needs many images) may be ordered by
+    index instead.
 
     Padding entries point to the atom itself at twice the cutoff, where a cutoff function vanishes, so a plain sum over
     a row needs no mask.
