@@ -38,9 +38,9 @@ class Stage:
     """GPa; None: constant volume."""
     timestep: float = 0.002
     """ps."""
-    tau_T: float = 0.1
+    tau_T: float = 0.1  # noqa: N815
     """Relaxation time of the thermostat, ps."""
-    tau_P: float = 1.0
+    tau_P: float = 1.0  # noqa: N815
     """Relaxation time of the barostat, ps."""
 
     def __post_init__(self) -> None:
