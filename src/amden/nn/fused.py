@@ -8,6 +8,7 @@ The kernels are in `amden.nn.fused_kernels`, which needs Triton and is imported 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -95,6 +96,11 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
+def _on(device: torch.device) -> AbstractContextManager:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def _programs(tiles: int, device: torch.device, each: int) -> int:
     return max(1, min(tiles, _processors(device) * each))
 
@@ -125,9 +131,10 @@ def _forward(kernel: str, tensors: Sequence[Tensor], result: Tensor, edge: Tenso
         settings = _settings(source, edge, block=BLOCK)
         slots = 1 << (neighbors - 1).bit_length()
         grid = (_programs(atoms, source.device, 3),)
-        getattr(_kernels(), kernel)[grid](
-            *tensors, result, atoms, neighbors, 0, SLOTS=slots, **settings, num_warps=4, num_stages=1, maxnreg=168
-        )
+        with _on(source.device):
+            getattr(_kernels(), kernel)[grid](
+                *tensors, result, atoms, neighbors, 0, SLOTS=slots, **settings, num_warps=4, num_stages=1, maxnreg=168
+            )
         return result
     return result.zero_()
 
@@ -151,10 +158,11 @@ def _backward(kernel: str, tensors: Sequence[Tensor], edge: Tensor, out_weight: 
         mine = torch.zeros((programs, n * hidden), **like) if do_outer else source.new_empty(1)
         sums = torch.zeros((programs, hidden * _SIDE + last), **like) if do_inner else source.new_empty(1)
         if atoms and neighbors:
-            getattr(_kernels(), kernel)[(programs,)](
-                *tensors, *found, mine, sums, atoms, neighbors, 0, **_settings(source, edge, block=BLOCK),
-                ROWS=rows, INNER=do_inner, OUTER=do_outer, num_warps=4 * rows, num_stages=1,
-            )  # fmt: skip
+            with _on(source.device):
+                getattr(_kernels(), kernel)[(programs,)](
+                    *tensors, *found, mine, sums, atoms, neighbors, 0, **_settings(source, edge, block=BLOCK),
+                    ROWS=rows, INNER=do_inner, OUTER=do_outer, num_warps=4 * rows, num_stages=1,
+                )  # fmt: skip
         outer = mine.sum(0).view(n, hidden) if do_outer else outer
         inner = (sums.sum(0), rows) if do_inner else inner
     assert inner is not None
