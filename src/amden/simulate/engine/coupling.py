@@ -15,6 +15,7 @@ et al., J. Chem. Phys. 147, 034109 (2017)).
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from amden.simulate.engine.stream import BAROSTAT, THERMOSTAT, stream
@@ -40,6 +41,40 @@ _HOTTEST = 1e6
 _FRACTION = 2.0**-32
 
 
+@lru_cache(maxsize=4)
+def attendant(jit: Callable[[Callable], Any]) -> Any:
+    """`attend(n, seed, step, progress, elapsed, last, reaches, total, plan, cell, matrices, control, record)`.
+
+    Takes a sample, looks for failures and, unless this is the `last` step, moves thermostat and barostat. Returns the
+    number of a failure or 0. `progress` along the ramp from 0 to 1, `elapsed` ps since the last time, `reaches` the
+    cutoff and the reach of the neighbour list, `matrices` those of `metrics`.
+    """
+    update, sample, check, couple = metrics(jit), _sampler(jit), _checker(jit), _coupler(jit)
+
+    def attend(n, seed, step, progress, elapsed, last, reaches, total, plan, cell, matrices, control, record):
+        cutoff, reach = reaches
+        metric, drift = matrices
+        volume = update(cell, plan[TIMESTEP], metric, drift)
+        soft = plan[MAX_DISPLACEMENT] < math.inf
+        failure = check(n, total, cell, volume, cutoff, soft)
+        if failure != 0:
+            return failure
+        sample(n, volume, total, record)
+        if last:
+            return 0
+        control[DRIFT_X] = total[PX] / total[MASS] if soft else 0.0
+        control[DRIFT_Y] = total[PY] / total[MASS] if soft else 0.0
+        control[DRIFT_Z] = total[PZ] / total[MASS] if soft else 0.0
+        if couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control):
+            update(cell, plan[TIMESTEP], metric, drift)
+            spare = max(control[STRETCH] * reach - cutoff, 0.0) * 0.5
+            control[LIMIT2] = spare * spare
+        return 0
+
+    return jit(attend)
+
+
+@lru_cache(maxsize=4)
 def metrics(jit: Callable[[Callable], Any]) -> Any:
     """`update(cell, timestep, metric, drift)`: the float32 matrices for displacements and drifts; returns the volume.
 
@@ -63,7 +98,7 @@ def metrics(jit: Callable[[Callable], Any]) -> Any:
     return jit(update)
 
 
-def sampler(jit: Callable[[Callable], Any]) -> Any:
+def _sampler(jit: Callable[[Callable], Any]) -> Any:
     """`sample(n, volume, total, record)`: adds one sample to a record."""
 
     def sample(n, volume, total, record):
@@ -86,14 +121,15 @@ def sampler(jit: Callable[[Callable], Any]) -> Any:
     return jit(sample)
 
 
-def checker(jit: Callable[[Callable], Any], cutoff: float) -> Any:
-    """`check(n, total, cell, volume)`: 0 or the number of a failure (`FAILURES`)."""
+def _checker(jit: Callable[[Callable], Any]) -> Any:
+    """`check(n, total, cell, volume, cutoff, soft)`: 0 or the number of a failure (`FAILURES`)."""
 
-    def check(n, total, cell, volume):
-        if not total[KINETIC] < 1.5 * n * KB * _HOTTEST or not abs(total[ENERGY]) < n * 1e6:
-            return 1
+    def check(n, total, cell, volume, cutoff, soft):
+        hottest = math.inf if soft else _HOTTEST
         if total[OVERFLOW] > 0:
             return 2
+        if not total[KINETIC] < 1.5 * n * KB * hottest or not abs(total[ENERGY]) < math.inf:
+            return 1
         for d in range(3):
             e, f = (d + 1) % 3, (d + 2) % 3
             area2 = 0.0
@@ -107,7 +143,7 @@ def checker(jit: Callable[[Callable], Any], cutoff: float) -> Any:
     return jit(check)
 
 
-def coupler(jit: Callable[[Callable], Any]) -> Any:
+def _coupler(jit: Callable[[Callable], Any]) -> Any:
     """`couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control)`: one move of both.
 
     Returns whether the cell changed. `progress` along the ramp from 0 to 1, `elapsed` ps since the last move.

@@ -21,6 +21,7 @@ _SKIN = 0.8
 """Å; only the speed depends on it."""
 
 
+@lru_cache(maxsize=1)
 def _machine() -> Machine:
     jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy")
     one = np.float32(1)

@@ -55,7 +55,7 @@ def _cuda() -> Any:
     """`numba.cuda`, or one line that says what is missing."""
     # numba-cuda up to 0.30 asks numpy for row_stack, which numpy 2.5 dropped; vstack is the same function.
     if not hasattr(np, "row_stack"):
-        np.vstack = np.vstack  # pyright: ignore[reportAttributeAccessIssue]
+        np.row_stack = np.vstack  # noqa: NPY201  # pyright: ignore[reportAttributeAccessIssue]
     try:
         import numba_cuda  # noqa: F401
         from numba import cuda

@@ -7,9 +7,9 @@ Nothing remembers how a state was reached: forces depend on positions alone, ran
 So a run done in several launches is the run done in one, bit by bit.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,8 @@ from amden.simulate.engine.coupling import (
     STRETCH,
     TIMESTEP,
     VIRIAL,
-    checker,
-    coupler,
+    attendant,
     metrics,
-    sampler,
 )
 from amden.simulate.engine.verlet import displacement, lister, selector
 from amden.simulate.potentials.potential import Potential, Tools
@@ -104,6 +102,7 @@ def _drifter(machine: Machine, vector: Any, *, diagonal: bool) -> Any:
     return machine.jit(orthorhombic if diagonal else triclinic)
 
 
+@lru_cache(maxsize=4)
 def _summer(machine: Machine) -> Any:
     """`measure(...)`: the sums over all atoms, in `total` for every thread."""
     sync, half = machine.sync, 0.5
@@ -169,33 +168,6 @@ def _mover(machine: Machine, drifter: Any, vector: Any) -> Any:
     return machine.jit(move)
 
 
-def _event(machine: Machine, cutoff: float, skin: float) -> Any:
-    """`event(...)`: sample, check and couple; the work of one thread. Returns the number of a failure or 0."""
-    update, sample, check, couple = metrics(machine.jit), sampler(machine.jit), checker(machine.jit, cutoff), None
-    couple = coupler(machine.jit)
-    reach = cutoff + skin
-
-    def event(n, seed, step, progress, elapsed, last, total, plan, cell, metric, drift, control, record):
-        volume = update(cell, plan[TIMESTEP], metric, drift)
-        failure = check(n, total, cell, volume)
-        if failure != 0:
-            return failure
-        sample(n, volume, total, record)
-        if last:
-            return 0
-        soft = plan[MAX_DISPLACEMENT] < math.inf
-        control[DRIFT_X] = total[PX] / total[MASS] if soft else 0.0
-        control[DRIFT_Y] = total[PY] / total[MASS] if soft else 0.0
-        control[DRIFT_Z] = total[PZ] / total[MASS] if soft else 0.0
-        if couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control):
-            update(cell, plan[TIMESTEP], metric, drift)
-            spare = max(control[STRETCH] * reach - cutoff, 0.0) * 0.5
-            control[LIMIT2] = spare * spare
-        return 0
-
-    return machine.jit(event)
-
-
 def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal: bool) -> Any:
     """The compiled function `run(thread, n_threads, n, seed, step0, n_steps, ramp, plan, cell, record, work)`.
 
@@ -206,7 +178,8 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
     build, select = lister(machine.jit, vector), selector(machine.jit, vector)
     first, second = potential.phases(_tools(machine, vector))
     move = _mover(machine, _drifter(machine, vector, diagonal=diagonal), vector)
-    measure, event = _summer(machine), _event(machine, potential.cutoff, skin)
+    measure, attend = _summer(machine), attendant(machine.jit)
+    reaches = float(potential.cutoff), float(potential.cutoff + skin)
     update = metrics(machine.jit)
     sync, any_thread = machine.sync, machine.any
     real = np.float32
@@ -219,6 +192,7 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
         metric, drift, control, partial, total, verdict = work[11:17]
         interval, ramp_start, ramp_length = ramp
         geometry = fixed, species, near, n_near, metric
+        matrices = metric, drift
         speed2 = real((plan[MAX_DISPLACEMENT] / plan[TIMESTEP]) ** 2)
         half_step = 0.5 * plan[TIMESTEP]
         if thread == 0:
@@ -258,18 +232,18 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
                 if thread == 0:
                     progress = (ramp_start + local) / ramp_length
                     elapsed = interval * plan[TIMESTEP]
-                    verdict[0] = event(
+                    verdict[0] = attend(
                         n,
                         seed,
                         step0 + local,
                         progress,
                         elapsed,
                         last,
+                        reaches,
                         total,
                         plan,
                         cell,
-                        metric,
-                        drift,
+                        matrices,
                         control,
                         record,
                     )

@@ -71,7 +71,7 @@ class Segment:
     interval: int = 10
     """Thermostat, barostat and samples every this many steps."""
     max_displacement: float | None = None
-    """Soft start: no atom moves farther than this in a step, Å. None: true dynamics."""
+    """Soft start from overlaps: no atom moves farther than this in a step, Å. None: true dynamics."""
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "interval"):
@@ -83,6 +83,8 @@ class Segment:
                 raise ValueError(f"`{name}` must be positive, got {value}")
         if self.temperature is None and self.pressure is not None:
             raise ValueError("`pressure` needs a `temperature`: the barostat samples the NPT ensemble")
+        if self.max_displacement is not None and self.pressure is not None:
+            raise ValueError("`max_displacement` needs constant volume: overlaps have no pressure worth following")
         if self.temperature is not None and not all(0.0 < t < float("inf") for t in self.temperature):
             raise ValueError(f"`temperature` must be positive, got {self.temperature}")
         if self.pressure is not None and not abs(self.pressure) < float("inf"):
