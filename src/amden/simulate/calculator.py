@@ -1,6 +1,6 @@
 """The ASE face of the built-in potentials: energies, forces and stresses for relaxation by ASE's optimisers."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +21,7 @@ class PotentialCalculator(Calculator):
     -4.3366
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class PotentialCalculator(Calculator):
         """All properties at once, in ASE's units and signs."""
         super().calculate(atoms, properties or ["energy"], system_changes)
         atoms = self.atoms
+        assert atoms is not None
         if not atoms.pbc.all():
             raise ValueError(f"`atoms` must be periodic in all directions, got pbc {atoms.pbc.tolist()}")
         result = evaluate(

@@ -1,8 +1,11 @@
 """The CUDA kernel: a system from global to shared memory, its trajectory, and back.
 
-Imports numba.cuda and is therefore itself imported only by `cuda`, and only when a run asks for it.
+Imports numba.cuda and is therefore itself imported only by `cuda`, and only when a run asks for it. Pyright takes the
+stubs of its device functions at their word, hence the next lines.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 import inspect
 from functools import lru_cache
 from typing import Any
