@@ -97,9 +97,9 @@ def noise_floor(reference: Sample, other: Sample, *, distance: Distance, halving
 
     For distances between means the expectation of D² over halvings is (1/A₁ + 1/A₂) times the unbiased variance, so
     the rescaling is exact; for Wasserstein distances it holds to leading order and for structures of the same size.
-    The limit is the 95 % quantile of D, rescaled likewise, and times t/1.96 with Student's t of n - 1 degrees of freedom
-    (two-sided, 95 %), because a floor from few structures is itself uncertain. The structures must be independent:
-    snapshots of one short run understate the floor.
+    The limit is the 95 % quantile of D, rescaled likewise and widened by t/1.96 with Student's t of n - 1 degrees of
+    freedom (two-sided, 95 %), because a floor from few structures is itself uncertain. The structures must be
+    independent: snapshots of one short run understate the floor.
 
     Errors: `ValueError` if `halvings` is not positive.
     """

@@ -40,8 +40,8 @@ class RDF:
         return np.nanmean(np.cumsum(of_bins, axis=1), axis=0)
 
     @property
-    def first_peak(self) -> float:
-        """Position of the highest bin in Å."""
+    def peak(self) -> float:
+        """Position of the highest bin in Å: of the first shell, in a glass."""
         return float(self.r[np.argmax(self.g)])
 
 

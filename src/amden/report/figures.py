@@ -27,7 +27,6 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "legend.frameon": False,
-    "svg.hashsalt": "amden",
     "pdf.fonttype": 42,
 }
 

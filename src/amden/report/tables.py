@@ -20,7 +20,7 @@ def _plain_table(analysis: Analysis) -> Table:
     page.add_column("quantity")
     page.add_column("mean", justify="right")
     page.add_column("spread", justify="right")
-    page.add_row("first peak of g(r) (Å)", number(ours.rdf.first_peak), "")
+    page.add_row("peak of g(r) (Å)", number(ours.rdf.peak), "")
     page.add_row("bond angle (°)", number(ours.angles.mean), "")
     for name, (unit, sample) in ours.scalars.items():
         spread = sample.values.std(ddof=1) if len(sample) > 1 else np.nan
