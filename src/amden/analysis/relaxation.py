@@ -4,11 +4,13 @@ A calculator comes as a function that makes one, such as `functools.partial(Pote
 so that every process has its own.
 """
 
+import logging
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -102,12 +104,25 @@ def _relaxed(atoms: Atoms, *, calculator: MakeCalculator, fmax: float, max_steps
     """Relaxed atoms, energy in eV, and whether they converged."""
     atoms.calc = calculator()
     moving = FrechetCellFilter(atoms)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "logm result may be inaccurate")
+    with _quiet():
         converged = _line_search(moving, fmax, max_steps) or _short_steps(moving, fmax, max_steps)
     energy = float(atoms.get_potential_energy())
     atoms.calc = None
     return atoms, energy, bool(converged)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what ASE says of steps that it mends itself; whether a structure converged is told by the result."""
+    log = logging.getLogger("ase.utils.linesearcharmijo")
+    disabled, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "logm result may be inaccurate")
+            warnings.filterwarnings("ignore", "Armijo linesearch failed")
+            yield
+    finally:
+        log.disabled = disabled
 
 
 # ASE's annotations are narrower than what it takes: filters for atoms, None for no log and no preconditioner
