@@ -55,7 +55,7 @@ def test_forces_energy_and_pressure_are_those_of_evaluate():
     cells, n_atoms = np.stack([f.cell.array for f in frames]), np.array([len(f) for f in frames])
     exact = evaluate(SW, np.concatenate([f.positions for f in frames]), cells, n_atoms)
     forces = new.velocities * (28.085 * AMU_A2_PER_PS2 / timestep)
-    np.testing.assert_allclose(forces, exact.forces, rtol=5e-6, atol=5e-5)
+    np.testing.assert_allclose(forces, exact.forces, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(record.final.potential_energy, exact.energy / n_atoms, atol=1e-5)
     pressure = -np.trace(exact.stress, axis1=1, axis2=2) / 3 * EV_PER_A3_IN_GPA
     np.testing.assert_allclose(record.final.pressure, pressure, atol=1e-3)

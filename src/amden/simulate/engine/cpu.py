@@ -17,7 +17,7 @@ from amden.simulate.potentials.potential import Potential
 
 _MOST_LISTED, _MOST_NEAR = 160, 80
 """Room for neighbours of an atom in the list and within the cutoff."""
-_SKIN = 0.8
+_SKIN = 1.0
 """Å; only the speed depends on it."""
 
 

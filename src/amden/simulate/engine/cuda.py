@@ -4,10 +4,12 @@ Systems are grouped by size; the size of a system alone decides how many threads
 the same order in any batch.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numba.core.errors import NumbaPerformanceWarning
 
 from amden.simulate.engine.systems import Systems
 from amden.simulate.potentials.potential import Potential
@@ -40,12 +42,13 @@ def advance(
     for size, kind in sorted(set(zip(capacity.tolist(), diagonal.tolist(), strict=True))):
         order = np.flatnonzero((capacity == size) & (diagonal == kind))
         kernel = cuda_kernel.compiled(potential, capacity=size, diagonal=kind)
-        lists = len(order) if size > cuda_kernel.SHARED_LISTS_UP_TO else 0
+        lists = len(order) if size > cuda_kernel.SHARED_LISTS_UP_TO else 1
         listed = cuda.device_array((lists, cuda_kernel.MOST_LISTED, size), np.uint16)
         near = cuda.device_array((lists, cuda_kernel.MOST_NEAR + 1, size), np.uint16)
-        kernel[len(order), size](
-            cuda.to_device(order), *on_device.values(), n_steps, *ramp, cuda.to_device(plan), listed, near, failure
-        )
+        arguments = cuda.to_device(order), *on_device.values(), n_steps, *ramp, cuda.to_device(plan), listed, near
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
+            kernel[len(order), size](*arguments, failure)
     for name in ("fixed", "velocities", "cell", "record"):
         on_device[name].copy_to_host(getattr(systems, name))
     return failure.copy_to_host()

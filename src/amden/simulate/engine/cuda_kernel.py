@@ -21,7 +21,7 @@ SHARED_LISTS_UP_TO = 256
 """Atoms up to which the neighbour lists fit into the 48 kB of static shared memory; else they are in global memory."""
 MOST_LISTED, MOST_NEAR = 64, 31
 """Room for neighbours of an atom in the list and within the cutoff."""
-SKIN = 0.7
+SKIN = 1.0
 """Å; only the speed depends on it."""
 
 _REGISTERS = 64
@@ -31,7 +31,11 @@ _REGISTERS = 64
 @lru_cache(maxsize=16)
 def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     """The kernel of a potential for systems of up to `capacity` atoms, one thread each."""
-    options = {} if config.ENABLE_CUDASIM else {"max_registers": _REGISTERS}
+    options = {}
+    if not config.ENABLE_CUDASIM:
+        options["max_registers"] = _REGISTERS
+    if not config.ENABLE_CUDASIM and capacity <= SHARED_LISTS_UP_TO:
+        options["shared_memory_carveout"] = "maxshared"
     launch = inspect.unwrap(kernel(potential, capacity=capacity, diagonal=diagonal))
     return cuda.jit(launch, fastmath=True, **options)
 

@@ -57,12 +57,12 @@ def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
             count, j = none, none
             while j < end:
                 x, y, z = vector(fixed, i, fixed, j, metric)
-                if x * x + y * y + z * z < reach2 and j != i:
-                    listed[count, i] = j
-                    count = index(min(count + one, room))
+                listed[count if count < room else room, i] = j
+                inside = (x * x + y * y + z * z < reach2) & (j != i)
+                count = index(count + (one if inside else none))
                 j = index(j + one)
-            n_listed[i] = count
-            full = full or count == room
+            full = full or count > room
+            n_listed[i] = count if count < room else room
             origin[0, i], origin[1, i], origin[2, i] = fixed[0, i], fixed[1, i], fixed[2, i]
             i = index(i + n_threads)
         return full
@@ -85,11 +85,11 @@ def selector(jit: Callable[[Callable], Any], vector: Any) -> Any:
         while k < end:
             j = listed[k, i]
             x, y, z = vector(fixed, i, fixed, j, metric)
-            near[count, i] = j
+            near[count if count < room else room, i] = j
             inside = x * x + y * y + z * z < cutoff2
-            count = index(min(count + (one if inside else none), room))
+            count = index(count + (one if inside else none))
             k = index(k + one)
-        n_near[i] = count
-        return count == room
+        n_near[i] = count if count < room else room
+        return count > room
 
     return jit(select)

@@ -76,4 +76,4 @@ def neighbor_list(positions, cell, cutoff):
                             vector[n_pairs, 0], vector[n_pairs, 1], vector[n_pairs, 2] = x, y, z
                             n_pairs += 1
         start[i + 1] = n_pairs
-    return start, partner, vector
+    return start, partner[:n_pairs], vector[:n_pairs]
