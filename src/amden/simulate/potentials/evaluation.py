@@ -48,7 +48,7 @@ def evaluate(
     >>> from amden.simulate.potentials import StillingerWeber
     >>> cell = 5.431 / 2 * np.array([[[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]])
     >>> diamond = np.array([[0.0, 0.0, 0.0], [5.431 / 4] * 3])
-    >>> round(evaluate(StillingerWeber(), diamond, cell, np.array([2])).energy[0] / 2, 5)
+    >>> round(float(evaluate(StillingerWeber(), diamond, cell, np.array([2])).energy[0]) / 2, 5)
     -4.3366
     """
     species = np.zeros(len(positions), np.int64) if species is None else species.astype(np.int64)
