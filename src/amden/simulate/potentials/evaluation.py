@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from amden.simulate.compiler import compiled
-from amden.simulate.potentials.pairs import neighbor_list
+from amden.simulate.potentials.pairs import Grid, neighbor_list
 from amden.simulate.potentials.potential import Potential, Tools
 
 
@@ -58,7 +58,8 @@ def evaluate(
 
     def system(s: int) -> tuple:
         own = slice(int(ends[s] - n_atoms[s]), int(ends[s]))
-        return kernel(np.ascontiguousarray(positions[own]), np.ascontiguousarray(cells[s]), species[own])
+        grid = Grid.of(positions[own], cells[s], cutoff=potential.cutoff)
+        return kernel(*grid.arrays, np.ascontiguousarray(cells[s]), species[own])
 
     if len(cells) == 1:
         results = [system(0)]
@@ -93,9 +94,9 @@ def _compiled(potential: Potential) -> Callable[..., tuple[np.ndarray, np.ndarra
     first, second = potential.phases(_float64_tools())
     cutoff, n_moments = potential.cutoff, potential.n_moments
 
-    def evaluate_system(positions, cell, species):
+    def evaluate_system(positions, bins, shape, around, cell, species):
         n = positions.shape[0]
-        geometry = (*neighbor_list(positions, cell, cutoff), species)
+        geometry = (*neighbor_list(positions, bins, shape, around, cell, cutoff), species)
         moments = np.empty((n_moments, n))
         for i in range(n):
             first(i, geometry, moments)
