@@ -18,6 +18,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same seed gives the same structures.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
@@ -129,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=given, prog_name="amden")
     except SystemExit as done:
+        if done.code == INTERRUPTED:
+            print("amden: what was finished is kept; the same command goes on (train: with --resume)", file=sys.stderr)
         if done.code:
             raise
     except (ValueError, TypeError, OSError, MemoryError) as error:
@@ -137,6 +142,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"amden: error: {text}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("amden: interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(130)

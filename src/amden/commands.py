@@ -24,7 +24,7 @@ from amden.config import from_dict, load_config, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
 from amden.elements import atomic_number
 from amden.generation import Blank, cell_blank, cubic_blank, generate, like_blank
-from amden.io import TrajectoryWriter, check_output, read_structures, write_structures
+from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
 from amden.pretrained import model_path, shipped_models
@@ -121,7 +121,7 @@ def _blank(
     if like is not None:
         if atoms or density or cell:
             raise ValueError("`--like` brings cells and sizes: leave out --atoms, --density and --cell")
-        return like_blank(model, read_structures(like), n=n)
+        return like_blank(model, _loaded(like), n=n)
     if cell is not None:
         return cell_blank(model, n or 1, cell=_parsed_cell(cell), atoms=atoms, density=density)
     return cubic_blank(model, n or 1, atoms=256 if atoms is None else atoms, density=density)
@@ -208,7 +208,7 @@ def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
     """Say what was found; stop at what cannot be trained on."""
     validate(structures, source=source)
     check_overlaps(structures, min_distance=0.5, source=source)
-    check_cutoff(structures, cutoff=plan.egnn.cutoff, source=source)
+    check_cutoff(structures.select(range(min(len(structures), 500))), cutoff=plan.egnn.cutoff, source=source)
     found = describe(structures)
     for fact in found.facts:
         err.print(f"  {fact}")

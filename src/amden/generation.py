@@ -106,6 +106,7 @@ def generate(
     seeds = spawn_seeds(seed, len(blank))
     size = batch_size or automatic_batch_size(blank, device)
     denoiser = model.denoiser.to(device)
+    denoiser.network.egnn.fuse(device)
     if compiled:
         denoiser.network.compile(dynamic=False)
     done: list[Structures] = []

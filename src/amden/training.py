@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ class Run:
         torch.manual_seed(self.config.seed)
         self._bare = ScoreModel(score_config(recipe, split.training))
         if compiled:
+            self._bare.network.egnn.fuse(fabric.device)
             self._bare.network.compile(dynamic=False)
         fused = fabric.device.type == "cuda"
         adam = torch.optim.Adam(self._bare.network.parameters(), lr=self.config.learning_rate, fused=fused)
@@ -118,6 +120,7 @@ class Run:
         self._data, self._validation = split.training.to(fabric.device), split.validation.to(fabric.device)
         self._capacity = self._fixed_capacity() if compiled else None
         self.step = 0
+        self.broken = False
 
     def loop(self, log: MetricsLog, progress: Callable[[Progress], None], deadline: float | None) -> None:
         """Go on to the last step or until `deadline` (of the monotonic clock); leave a checkpoint in any case."""
@@ -135,13 +138,23 @@ class Run:
                     row |= {"learning_rate": learning_rate(self.step, self.config), **tally.row("loss")}
                     if self._due(self.config.validate_every):
                         row |= self.validate()
+                    self._require_finite(row["loss"])
                     log.write(row)
                     progress(Progress(self.step, self.config.steps, row["loss"], rate, row.get("validation")))
                     tally, started = Tally(self.fabric.device), time.monotonic()
                 if self._due(self.config.save_every):
                     self.save()
         finally:
-            self.save()
+            if not self.broken:
+                self.save()
+
+    def _require_finite(self, loss: float) -> None:
+        if not isfinite(loss):
+            self.broken = True
+            raise ValueError(
+                f"the loss is {loss} at step {self.step}: lower `training.learning_rate` and go on with `--resume` "
+                f"from the last checkpoint in {self.folder}"
+            )
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -164,8 +177,8 @@ class Run:
         self.step += 1
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         weights = self._bare.state_dict()
-        for name, mean in self._average.items():
-            mean.lerp_(weights[name], 1 - decay)
+        current = [weights[name] for name in self._average]
+        torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         return losses, t
 
     def _losses(self, sample: Sample, generator: torch.Generator) -> tuple[Losses, Tensor]:

@@ -100,7 +100,7 @@ def crystal_like() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def network_outcome(net: EGNN, dtype: torch.dtype, call=None) -> dict[str, torch.Tensor]:
     positions, target, offset = crystal_like()
     features = torch.ones(len(positions), 1, device=CUDA, dtype=dtype)
-    h, u = (call or net)(features, positions.to(dtype), target, offset.to(dtype))
+    h, u = (net if call is None else call)(features, positions.to(dtype), target, offset.to(dtype))
     torch.manual_seed(5)
     loss = (u * torch.randn(u.shape, device=CUDA)).sum() + (h * torch.randn(h.shape, device=CUDA)).sum()
     given = dict(net.named_parameters())

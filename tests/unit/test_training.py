@@ -143,3 +143,21 @@ def test_positive_numbers(name, value):
 def test_fractions(name):
     with pytest.raises(ValueError, match=rf"`{name}` must lie in \[0, 1\], got 1\.5"):
         TrainingConfig(**{name: 1.5})
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(fabric, parts, tmp_path):
+    loop = TrainingConfig(steps=6, batch_size=4, validation=4, log_every=1, validate_every=6, save_every=2)
+
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Recipe(egnn=EGNN, training=loop), parts, tmp_path, fabric=fabric, progress=stop)
+    nowhere = Split(concatenate([parts.training] * 1).to(dtype=torch.float32), parts.validation)
+    nowhere.training.positions[:] = torch.nan
+    with pytest.raises(ValueError, match="the loss is nan at step 4: lower"):
+        train(Recipe(egnn=EGNN, training=loop), nowhere, tmp_path, fabric=fabric, resume=True)
+    kept = load_model(tmp_path / "model.safetensors")
+    assert kept.provenance["steps"] == 3
+    assert torch.isfinite(weights(kept)).all()
