@@ -70,5 +70,5 @@ def test_energies_are_those_of_the_calculator(disturbed):
 
 
 def test_bad_input(disturbed):
-    with pytest.raises(ValueError, match=r"`fmax` and `max_steps` must be positive, got 0.0 and 500"):
+    with pytest.raises(ValueError, match=r"`fmax` and `max_steps` must be positive, got 0.0 and 5000"):
         relax(disturbed, calculator=EMT, fmax=0.0)

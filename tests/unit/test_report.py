@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from rich.console import Console
 
 from amden.analysis.compare import Analysis, analyze
@@ -51,9 +52,13 @@ def shown(analysis: Analysis, width: int = 110) -> str:
     return text.getvalue()
 
 
+def labels(axes: list[Axes]) -> list[str]:
+    return [a.get_xlabel().replace("\n", " ") for a in axes if a.get_xlabel()]
+
+
 def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
     axes = [a for part in figure(compared).subfigs for a in part.axes]
-    assert [a.get_xlabel() for a in axes if a.get_xlabel()] == [
+    assert labels(axes) == [
         "r (Å)",
         "bond angle (°)",
         "neighbours within 3.2 Å",
@@ -61,7 +66,8 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
         "energy (eV/atom)",
         "energy, relaxed (eV/atom)",
     ]
-    assert all(a.get_ylabel() for a in axes)
+    assert [a.get_ylabel() for a in axes[:4]] == ["g(r)", "probability density (1/°)", "difference", "difference"]
+    assert [a.get_ylabel() for a in axes[4:6]] == ["fraction of atoms", "fraction of structures"]
     assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["reference (6)", "generated (6)"]
 
 
@@ -76,7 +82,7 @@ def test_the_curves_drawn_are_those_measured(compared):
 
 def test_without_a_reference_there_are_no_differences(alone):
     axes = [a for part in figure(alone).subfigs for a in part.axes]
-    assert [a.get_xlabel() for a in axes] == ["r (Å)", "bond angle (°)", "neighbours within 3.2 Å", "density (g/cm³)"]
+    assert labels(axes) == ["r (Å)", "bond angle (°)", "neighbours within 3.2 Å", "density (g/cm³)"]
     assert "difference" not in shown(alone)
     assert "coordination" in shown(alone)
 

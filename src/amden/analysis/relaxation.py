@@ -4,28 +4,26 @@ A calculator comes as a function that makes one, such as `functools.partial(Pote
 so that every process has its own.
 """
 
-import logging
 import multiprocessing
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from math import ceil
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.filters import FrechetCellFilter
-from ase.optimize import LBFGS
-from ase.optimize.precon import PreconLBFGS
 from jaxtyping import Bool, Float
+from scipy.optimize import minimize
 
 from amden.io import from_ase, to_ase
 from amden.structure import Structures
+
+WORTH_A_PROCESS = 10
+"""Structures that take about as long as to start a process."""
 
 MakeCalculator = Callable[[], Calculator]
 _Result = tuple[Atoms, float, bool]
@@ -63,22 +61,22 @@ def relax(
     *,
     calculator: MakeCalculator,
     fmax: float = 0.005,
-    max_steps: int = 500,
+    max_steps: int = 5000,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Relaxation:
-    """Relax atoms and cell of each structure together until no force exceeds `fmax` in eV/Å.
+    """Relax atoms and cell of each structure together, at zero pressure.
 
-    The cell moves by ASE's `FrechetCellFilter`, under the same tolerance for its generalised forces (V σ / N, in eV).
-    L-BFGS with a line search does most; where it gives up, L-BFGS with short steps goes on. At most `max_steps` steps
-    of each. Structures go to `workers` processes (default: one a core; 1 works in this process); `progress` is told
-    how many are done. Properties do not survive: they are of the structures as they were.
+    A structure has converged when no force exceeds `fmax` in eV/Å, nor V |σ|/N in eV: for silicon 0.005 is 0.04 GPa.
+    L-BFGS with a line search (scipy's L-BFGS-B), so the energy never rises, and at most `max_steps` steps. Structures
+    go to `workers` processes (default: one a core if they are many; 1 works in this process); `progress` is told how
+    many are done. Properties do not survive: they are of the structures as they were.
 
     Errors: `ValueError` for `fmax` or `max_steps` that is not positive.
     """
     if not (fmax > 0 and max_steps > 0):
         raise ValueError(f"`fmax` and `max_steps` must be positive, got {fmax} and {max_steps}")
-    workers = min(len(structures), workers or os.cpu_count() or 1)
+    workers = workers or min(os.cpu_count() or 1, ceil(len(structures) / WORTH_A_PROCESS))
     one = partial(_relaxed, calculator=calculator, fmax=fmax, max_steps=max_steps)
     images = to_ase(structures.without_ghosts())
     if workers <= 1:
@@ -101,43 +99,42 @@ def _counted(results: Iterable[_Result], progress: Callable[[int], None] | None)
 
 
 def _relaxed(atoms: Atoms, *, calculator: MakeCalculator, fmax: float, max_steps: int) -> _Result:
-    """Relaxed atoms, energy in eV, and whether they converged."""
+    """Relaxed atoms, energy in eV, and whether they converged.
+
+    Coordinates of the search are q and √N F with r = q F, cell = cell₀ F:
+
+        ∂E/∂q = -f Fᵀ,  ∂E/∂F = V F⁻ᵀ σ
+
+    The factor √N (Å) gives the cell about the stiffness of an atom, whatever the size of the structure.
+    """
+    n, cell = len(atoms), atoms.cell.array.copy()
     atoms.calc = calculator()
-    moving = FrechetCellFilter(atoms)
-    with _quiet():
-        converged = _line_search(moving, fmax, max_steps) or _short_steps(moving, fmax, max_steps)
-    energy = float(atoms.get_potential_energy())
+
+    def place(x: np.ndarray) -> np.ndarray:
+        deformation = x[3 * n :].reshape(3, 3) / np.sqrt(n)
+        atoms.set_cell(cell @ deformation)
+        atoms.set_positions(x[: 3 * n].reshape(n, 3) @ deformation)
+        return deformation
+
+    def energy_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+        deformation = place(x)
+        along_q = -atoms.get_forces() @ deformation.T
+        along_cell = atoms.get_volume() * np.linalg.solve(deformation.T, atoms.get_stress(voigt=False)) / np.sqrt(n)
+        return atoms.get_potential_energy(), np.concatenate([along_q.ravel(), along_cell.ravel()])
+
+    x = np.concatenate([atoms.positions.ravel(), np.sqrt(n) * np.eye(3).ravel()])
+    while max_steps > 0 and not _converged(atoms, fmax):
+        options = {"maxiter": max_steps, "maxfun": 2 * max_steps + 20, "gtol": fmax / 2.0, "ftol": 0.0, "maxcor": 30}
+        found = minimize(energy_and_gradient, x, jac=True, method="L-BFGS-B", options=options)
+        x = found.x
+        place(x)
+        max_steps = max_steps - found.nit if found.nit > 0 else 0
+    energy, converged = float(atoms.get_potential_energy()), _converged(atoms, fmax)
     atoms.calc = None
-    return atoms, energy, bool(converged)
+    return atoms, energy, converged
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what ASE says of steps that it mends itself; whether a structure converged is told by the result."""
-    log = logging.getLogger("ase.utils.linesearcharmijo")
-    disabled, log.disabled = log.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "logm result may be inaccurate")
-            warnings.filterwarnings("ignore", "Armijo linesearch failed")
-            yield
-    finally:
-        log.disabled = disabled
-
-
-# ASE's annotations are narrower than what it takes: filters for atoms, None for no log and no preconditioner
-
-
-def _line_search(moving: Any, fmax: float, max_steps: int) -> bool:
-    """L-BFGS with a line search; False where it gives up or comes to the end of its steps."""
-    none: Any = None
-    try:
-        return bool(PreconLBFGS(moving, logfile=none, precon=none).run(fmax=fmax, steps=max_steps))
-    except RuntimeError:
-        return False
-
-
-def _short_steps(moving: Any, fmax: float, max_steps: int) -> bool:
-    """L-BFGS without a line search, which may go uphill."""
-    none: Any = None
-    return bool(LBFGS(moving, logfile=none, maxstep=0.1, memory=50).run(fmax=fmax, steps=max_steps))
+def _converged(atoms: Atoms, fmax: float) -> bool:
+    on_atoms = np.linalg.norm(atoms.get_forces(), axis=1).max()
+    on_cell = np.linalg.norm(atoms.get_stress(voigt=False), axis=1).max() * atoms.get_volume() / len(atoms)
+    return bool(max(on_atoms, on_cell) < fmax)

@@ -31,9 +31,9 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 _LABELS: Final = {
-    "density": "density (g/cm³)",
-    "energy": "energy (eV/atom)",
-    "relaxed energy": "energy, relaxed (eV/atom)",
+    "density": "density\n(g/cm³)",
+    "energy": "energy\n(eV/atom)",
+    "relaxed energy": "energy, relaxed\n(eV/atom)",
 }
 
 
@@ -44,7 +44,7 @@ def figure(analysis: Analysis) -> Figure:
     the means of two such sets made the same way.
     """
     with mpl.rc_context(STYLE):
-        page = Figure(figsize=(7.2, 6.0), layout="constrained")
+        page = Figure(figsize=(7.2, 6.2), layout="constrained")
         top, bottom = np.array(page.subfigures(2, 1, height_ratios=[1.6, 1.0]), dtype=object)
         _curves(top, analysis)
         _histograms(bottom, analysis)
@@ -95,9 +95,10 @@ def _histograms(page: SubFigure, analysis: Analysis) -> None:
         edges = np.histogram_bin_edges(together, bins=int(np.clip(2.0 * np.sqrt(len(together)), 8, 30)))
         for values, colour in sets:
             axes.hist(values, edges, weights=np.full(len(values), 1.0 / max(len(values), 1)), color=colour, alpha=0.65)
-        axes.set(xlabel=_LABELS[name], ylabel="fraction of structures")
+        axes.set_xlabel(_LABELS[name])
         axes.set_title(_verdict(analysis, name, "mean"), fontsize=8, loc="left")
         axes.locator_params(axis="x", nbins=4)
+    panels[1].set_ylabel("fraction of structures")
 
 
 def _coordination(axes: Axes, analysis: Analysis) -> None:
@@ -106,7 +107,7 @@ def _coordination(axes: Axes, analysis: Analysis) -> None:
     for i, (fractions, colour) in enumerate(sets):
         shown = np.flatnonzero(fractions > 1e-3)
         axes.bar(shown + (i - 0.5 * (len(sets) - 1)) * width, fractions[shown], width, color=colour)
-    axes.set(xlabel=f"neighbours within {analysis.settings.bond_cutoff:g} Å", ylabel="fraction of atoms")
+    axes.set(xlabel=f"neighbours\nwithin {analysis.settings.bond_cutoff:g} Å", ylabel="fraction of atoms")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(_verdict(analysis, "coordination", "mean"), fontsize=8, loc="left")
 
@@ -121,8 +122,15 @@ def _counted(name: str, observables: Observables) -> str:
 
 
 def _verdict(analysis: Analysis, quantity: str, measure: str) -> str:
-    found = [d for d in analysis.differences if (d.quantity, d.measure) == (quantity, measure)]
-    return f"{measure if measure == 'RMSD' else 'Δ'} {number(found[0].value, 3)}: {found[0].verdict}" if found else ""
+    """Difference and verdict: on one line above a curve, on two above the narrower histograms."""
+    for d in analysis.differences:
+        if (d.quantity, d.measure) == (quantity, measure):
+            return (
+                f"RMSD {number(d.value, 3)}: {d.verdict}"
+                if measure == "RMSD"
+                else f"Δ {number(d.value, 3)}\n{d.verdict}"
+            )
+    return ""
 
 
 def rendered(page: Figure, form: str, metadata: dict[str, None]) -> bytes:
