@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from amden.simulate.engine.stream import BAROSTAT, THERMOSTAT, stream
+from amden.simulate.engine.stream import BAROSTAT, FIRST, THERMOSTAT, stream
 from amden.units import EV_PER_A3_IN_GPA, KB
 
 KINETIC, KINETIC_ON_STEP, ENERGY, VIRIAL, OVERFLOW, MASS, PX, PY, PZ = range(9)
@@ -30,6 +30,7 @@ TEMPERATURE, TEMPERATURE_END, PRESSURE, TIMESTEP, TAU_T, TAU_P, COMPRESSIBILITY,
 
 LIMIT2, STRETCH, SCALE, DRIFT_X, DRIFT_Y, DRIFT_Z = range(6)
 """What all threads of a system read: `control[...]`."""
+N_CONTROLS = 6
 
 N_OBSERVABLES = 5
 N_SAMPLES = 4 * N_OBSERVABLES
@@ -43,18 +44,18 @@ _FRACTION = 2.0**-32
 
 @lru_cache(maxsize=4)
 def attendant(jit: Callable[[Callable], Any]) -> Any:
-    """`attend(n, seed, step, progress, elapsed, last, reaches, total, plan, cell, matrices, control, record)`.
+    """`attend(n, seed, when, last, reaches, plan, cell, record, work)`.
 
     Takes a sample, looks for failures and, unless this is the `last` step, moves thermostat and barostat. Returns the
-    number of a failure or 0. `progress` along the ramp from 0 to 1, `elapsed` ps since the last time, `reaches` the
-    cutoff and the reach of the neighbour list, `matrices` those of `metrics`.
+    number of a failure or 0. `when` is the step, the progress along the ramp from 0 to 1 and the time in ps since the
+    last visit; `reaches` the cutoff and the reach of the neighbour list; `work` the `Workspace`.
     """
     update, sample, check, couple = metrics(jit), _sampler(jit), _checker(jit), _coupler(jit)
 
-    def attend(n, seed, step, progress, elapsed, last, reaches, total, plan, cell, matrices, control, record):
+    def attend(n, seed, when, last, reaches, plan, cell, record, work):
         cutoff, reach = reaches
-        metric, drift = matrices
-        volume = update(cell, plan[TIMESTEP], metric, drift)
+        total, control = work.total, work.control
+        volume = update(cell, plan[TIMESTEP], work.metric, work.drift)
         soft = plan[MAX_DISPLACEMENT] < math.inf
         failure = check(n, total, cell, volume, cutoff, soft)
         if failure != 0:
@@ -65,8 +66,8 @@ def attendant(jit: Callable[[Callable], Any]) -> Any:
         control[DRIFT_X] = total[PX] / total[MASS] if soft else 0.0
         control[DRIFT_Y] = total[PY] / total[MASS] if soft else 0.0
         control[DRIFT_Z] = total[PZ] / total[MASS] if soft else 0.0
-        if couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control):
-            update(cell, plan[TIMESTEP], metric, drift)
+        if couple(n, seed, when, total, plan, volume, cell, control):
+            update(cell, plan[TIMESTEP], work.metric, work.drift)
             spare = max(control[STRETCH] * reach - cutoff, 0.0) * 0.5
             control[LIMIT2] = spare * spare
         return 0
@@ -144,16 +145,13 @@ def _checker(jit: Callable[[Callable], Any]) -> Any:
 
 
 def _coupler(jit: Callable[[Callable], Any]) -> Any:
-    """`couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control)`: one move of both.
-
-    Returns whether the cell changed. `progress` along the ramp from 0 to 1, `elapsed` ps since the last move.
-    """
-    _, normals, chi_squared = stream(jit)
+    """`couple(n, seed, when, total, plan, volume, cell, control)`: a move of both; returns whether the cell changed."""
+    normals, chi_squared = stream(jit)
 
     def rescaling(kinetic, kT, n, seed, step, decay):
         degrees = 3 * n - 3
         share = 0.5 * kT / kinetic
-        r, _, _ = normals(seed, step, 0, THERMOSTAT)
+        r, _, _ = normals(seed, step, FIRST, THERMOSTAT)
         others = chi_squared(degrees - 1, seed, step, THERMOSTAT)
         new = decay + share * (1.0 - decay) * (r * r + others) + 2.0 * r * math.sqrt(decay * (1.0 - decay) * share)
         return math.sqrt(max(new, 0.0))
@@ -163,13 +161,14 @@ def _coupler(jit: Callable[[Callable], Any]) -> Any:
     def stretch(kinetic, virial, volume, kT, plan, seed, step, elapsed):
         speed = 0.5 * plan[COMPRESSIBILITY] / plan[TAU_P] * elapsed
         pressure = (2.0 * kinetic / 3.0 + kT - virial / 3.0) / volume
-        r, _, _ = normals(seed, step, 0, BAROSTAT)
+        r, _, _ = normals(seed, step, FIRST, BAROSTAT)
         change = -speed * (plan[PRESSURE] - pressure - 0.5 * kT / volume) + r * math.sqrt(kT * speed / volume)
         return max(1.0 + change, 0.1) ** (2.0 / 3.0)
 
     stretch = jit(stretch)
 
-    def couple(n, seed, step, progress, elapsed, total, plan, volume, cell, control):
+    def couple(n, seed, when, total, plan, volume, cell, control):
+        step, progress, elapsed = when
         kT = KB * (plan[TEMPERATURE] + (plan[TEMPERATURE_END] - plan[TEMPERATURE]) * progress)
         if kT <= 0.0:
             control[SCALE] = 1.0

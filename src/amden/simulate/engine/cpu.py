@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from amden.simulate.compiler import compiled
-from amden.simulate.engine.coupling import N_SUMS
-from amden.simulate.engine.kernel import Machine, trajectory
+from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
+from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.engine.systems import Systems
 from amden.simulate.potentials.potential import Potential
 
@@ -23,7 +23,7 @@ _SKIN = 1.0
 
 @lru_cache(maxsize=1)
 def _machine() -> Machine:
-    jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy")
+    jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy", forceinline=True)
     one = np.float32(1)
     return Machine(
         jit=jit,
@@ -80,29 +80,29 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
         for i in range(n):
             for d in range(3):
                 fixed_t[d, i], velocity[d, i] = fixed[i, d], velocities[i, d]
-        work = (
-            fixed_t,
-            np.empty((3, n), np.int32),
-            velocity,
-            np.empty((3, n), np.float32),
-            kicks,
-            species,
-            np.empty((rows, n), np.float32),
-            np.empty((n, most_listed + 1), np.uint16).T,
-            np.empty(n, np.int32),
-            np.empty((n, most_near + 1), np.uint16).T,
-            np.empty(n, np.int32),
-            np.empty(9, np.float32),
-            np.empty(9, np.float32),
-            np.ones(6, np.float32),
-            np.empty((N_SUMS, 1)),
-            np.empty(N_SUMS),
-            np.zeros(1, np.int64),
+        work = Workspace(
+            fixed=fixed_t,
+            origin=np.empty((3, n), np.int32),
+            velocity=velocity,
+            force=np.empty((3, n), np.float32),
+            kick=kicks,
+            species=species,
+            moments=np.empty((rows, n), np.float32),
+            listed=np.empty((n, most_listed + 1), np.uint16).T,
+            n_listed=np.empty(n, np.int32),
+            near=np.empty((n, most_near + 1), np.uint16).T,
+            n_near=np.empty(n, np.int32),
+            metric=np.empty(9, np.float32),
+            drift=np.empty(9, np.float32),
+            control=np.empty(N_CONTROLS, np.float32),
+            partial=np.empty((N_SUMS, 1)),
+            total=np.empty(N_SUMS),
+            verdict=np.empty(1, np.int64),
         )
-        failure = run(0, 1, n, seed, step0, n_steps, ramp, plan, cell, record, work)
+        run(0, 1, n, seed, step0, n_steps, ramp, plan, cell, record, work)
         for i in range(n):
             for d in range(3):
                 fixed[i, d], velocities[i, d] = fixed_t[d, i], velocity[d, i]
-        return failure
+        return work.verdict[0]
 
     return compiled()(system)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
-from amden.simulate.engine.coupling import N_SUMS
-from amden.simulate.engine.kernel import Machine, trajectory
+from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
+from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.potentials.potential import Potential
 
 SHARED_LISTS_UP_TO = 256
@@ -40,6 +40,7 @@ def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     return cuda.jit(launch, fastmath=True, **options)
 
 
+@lru_cache(maxsize=1)
 def machine() -> Machine:
     """The device functions; the simulator of Numba has no libdevice and takes those of numpy."""
 
@@ -85,7 +86,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
         n_near = cuda.shared.array(capacity, np.uint8)
         metric = cuda.shared.array(9, real)
         drift = cuda.shared.array(9, real)
-        control = cuda.shared.array(6, real)
+        control = cuda.shared.array(N_CONTROLS, real)
         total = cuda.shared.array(N_SUMS, double)
         verdict = cuda.shared.array(1, long)
         if shared_lists:
@@ -98,11 +99,10 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
             for d in range(3):
                 fixed[d, thread] = fixed_all[start + thread, d]
                 velocity[d, thread] = velocities[start + thread, d]
-        if thread == 0:
-            verdict[0] = 0
         cuda.syncthreads()
-        work = (
-            fixed, origin, velocity, force, kick, species[start : start + n], moments, listed, n_listed, near, n_near,
+        own = species[start : start + n]
+        work = Workspace(
+            fixed, origin, velocity, force, kick, own, moments, listed, n_listed, near, n_near,
             metric, drift, control, moments, total, verdict,
         )  # fmt: skip
         ramp = interval, ramp_start, ramp_length

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
-THERMOSTAT, BAROSTAT = 0x80000000, 0x80000001
-"""What a number is for: the last word of the counter, beyond the draws of `amden.random.Streams`."""
+THERMOSTAT, BAROSTAT = np.int64(0x80000000), np.int64(0x80000001)
+"""What a number is for: the last word of the counter, beyond the draws of `amden.random.Streams`. No plain int: Numba
+would compile everything anew for each constant."""
+
+FIRST = np.int64(0)
+"""The index where only one number is needed."""
 
 _U32 = np.uint32
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -20,11 +24,11 @@ _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 _TWO_PI = 2.0 * math.pi
 
 
-def stream(jit: Callable[[Callable], Any]) -> tuple[Any, Any, Any]:
-    """The compiled functions `uniforms`, `normals` and `chi_squared`.
+def stream(jit: Callable[[Callable], Any]) -> tuple[Any, Any]:
+    """The compiled functions `normals` and `chi_squared`.
 
-    `uniforms(seed, step, index, purpose)` gives three numbers in (0, 1), `normals` two standard normal numbers and a
-    uniform one, `chi_squared(degrees, seed, step, purpose)` the sum of `degrees` ≥ 2 squared normal numbers, by
+    `normals(seed, step, index, purpose)` gives two standard normal numbers and one uniform in (0, 1),
+    `chi_squared(degrees, seed, step, purpose)` the sum of `degrees` ≥ 2 squared normal numbers, by
     Marsaglia and Tsang (doi 10.1145/358407.358414) with index 1, 2, … for its attempts.
     """
 
@@ -63,4 +67,4 @@ def stream(jit: Callable[[Callable], Any]) -> tuple[Any, Any, Any]:
                 return 2.0 * d * v
         return 2.0 * d
 
-    return uniforms, normals, jit(chi_squared)
+    return normals, jit(chi_squared)

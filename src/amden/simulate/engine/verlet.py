@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 
-ATOM, SPECIES, NEAR, N_NEAR, METRIC = range(5)
-"""Places in the `geometry` handed to a potential's kernels."""
-
 
 def displacement(jit: Callable[[Callable], Any], *, diagonal: bool) -> Any:
     """`displacement(fixed, i, other, j, metric)`: Cartesian minimum image from `fixed[:, i]` to `other[:, j]`.
@@ -40,13 +37,29 @@ def displacement(jit: Callable[[Callable], Any], *, diagonal: bool) -> Any:
     return jit(orthorhombic if diagonal else triclinic)
 
 
+def drifter(jit: Callable[[Callable], Any], nearest: Any, *, diagonal: bool) -> Any:
+    """`advance(i, fixed, vx, vy, vz, matrix)`: moves atom i by one step; `nearest` makes integers of float32."""
+    integer = np.int32
+
+    def orthorhombic(i, fixed, vx, vy, vz, matrix):
+        fixed[0, i] = integer(fixed[0, i] + nearest(vx * matrix[0]))
+        fixed[1, i] = integer(fixed[1, i] + nearest(vy * matrix[4]))
+        fixed[2, i] = integer(fixed[2, i] + nearest(vz * matrix[8]))
+
+    def triclinic(i, fixed, vx, vy, vz, matrix):
+        fixed[0, i] = integer(fixed[0, i] + nearest(vx * matrix[0] + vy * matrix[3] + vz * matrix[6]))
+        fixed[1, i] = integer(fixed[1, i] + nearest(vx * matrix[1] + vy * matrix[4] + vz * matrix[7]))
+        fixed[2, i] = integer(fixed[2, i] + nearest(vx * matrix[2] + vy * matrix[5] + vz * matrix[8]))
+
+    return jit(orthorhombic if diagonal else triclinic)
+
+
 def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
     """`build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed)`: all atoms within √reach2.
 
     Returns whether some atom has more than there is room for: the last row is spare. `origin` takes the positions of
     this moment.
     """
-
     index = np.uint32
     none, one = index(0), index(1)
 
@@ -75,7 +88,6 @@ def selector(jit: Callable[[Callable], Any], vector: Any) -> Any:
 
     Returns whether there are more than there is room for: the last row of `near` is spare.
     """
-
     index = np.uint32
     none, one = index(0), index(1)
 
