@@ -1,1 +1,5 @@
-"""Analysis of structures, wherever they come from: it knows nothing of the models."""
+"""Analysis of structures, wherever they come from: it knows nothing of the models.
+
+`grid` and `histogram` count; `rdf` and `bonds` turn counts into observables; `observables` gathers those of a set;
+`noise` and `compare` put two sets beside their noise floor; `relaxation` gives energies with any ASE calculator.
+"""

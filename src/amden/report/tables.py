@@ -52,7 +52,8 @@ def _caption(analysis: Analysis) -> str:
     if analysis.reference is not None:
         lines[0] += f" against {len(analysis.reference)} of the reference"
         lines.append("floor: the difference that chance makes between two such sets made the same way,")
-        lines.append("       from that between random halves of the reference (halves)")
+        lines.append("       from that between random halves of the reference (halves);")
+        lines.append("       one verdict in twenty on sets made the same way is not `within noise`")
     for name, observables in (("generated", analysis.generated), ("reference", analysis.reference)):
         if observables is not None and observables.unconverged:
             lines.append(f"{observables.unconverged} of the {name} did not relax and are left out of that energy")
