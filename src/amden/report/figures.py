@@ -68,7 +68,9 @@ def _curves(page: SubFigure, analysis: Analysis) -> None:
             noise = 2.0 * deviation_of_difference(reference, sample)
             _difference(grid[1, column], x[name], mean - reference.values.mean(axis=0), noise)
             main.set_title(_verdict(analysis, name, "RMSD"), fontsize=8, loc="left")
-        main.plot(x[name], mean, color=GENERATED, lw=1.2, label=_counted("generated" if known else "structures", ours))
+        main.plot(
+            x[name], mean, color=GENERATED, lw=1.2, label=_counted("structures" if known is None else "generated", ours)
+        )
         main.set_ylabel(y_label[name])
         main.set_ylim(bottom=0.0)
     grid[0, 0].legend(loc="upper right")

@@ -63,7 +63,7 @@ def _caption(analysis: Analysis) -> str:
 def number(value: float, digits: int = 4) -> str:
     """So many significant digits; a dash for what is not known.
 
-    >>> number(0.012345), number(0.012345, 2), number(float("nan"))
-    ('0.01234', '0.012', '–')
+    >>> number(0.0123456), number(0.0123456, 2), number(float("nan"))
+    ('0.01235', '0.012', '–')
     """
     return f"{value:.{digits}g}" if isfinite(value) else "–"
