@@ -217,6 +217,8 @@ def test_bad_systems_are_named(change, message):
 
 
 def test_bad_calls_are_named():
+    with pytest.raises(ValueError, match="`n_atoms` must be at most 65535, got 65536"):
+        run(packed(2**16, length=110.0, temperature=1.0), SW, NPT)
     with pytest.raises(ValueError, match="`first_step` and `n_steps` must lie within the 60 steps"):
         run(packed(), SW, NPT, first_step=50, n_steps=20)
     with pytest.raises(ValueError, match="`temperature` must not be negative, got -1"):

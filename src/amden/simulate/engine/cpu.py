@@ -17,6 +17,8 @@ from amden.simulate.potentials.potential import Potential
 
 _MOST_LISTED, _MOST_NEAR = 160, 80
 """Room for neighbours of an atom in the list and within the cutoff."""
+_MOST_ATOMS = 2**16 - 1
+"""Indices have 16 bits. (Listing the neighbours takes n² anyway.)"""
 _SKIN = 1.0
 """Å; only the speed depends on it."""
 
@@ -45,6 +47,8 @@ def advance(
     plan: Float64[np.ndarray, " numbers"],
 ) -> Int64[np.ndarray, " systems"]:
     """Runs all systems in place; returns the failure of each."""
+    if systems.n_atoms.max() > _MOST_ATOMS:
+        raise ValueError(f"`n_atoms` must be at most {_MOST_ATOMS}, got {systems.n_atoms.max()}")
     kernels = {bool(d): _compiled(potential, diagonal=bool(d)) for d in np.unique(systems.diagonal())}
 
     def system(s: int) -> int:
@@ -64,8 +68,11 @@ def advance(
         )
 
     diagonal = systems.diagonal()
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    pool = ThreadPoolExecutor(numba.get_num_threads())
+    try:
         return np.array(list(pool.map(system, range(len(systems.cell)))), np.int64)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt waits for the systems under way only
 
 
 @lru_cache(maxsize=8)

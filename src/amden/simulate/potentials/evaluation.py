@@ -118,7 +118,7 @@ def _compiled(potential: Potential) -> Callable[..., tuple[np.ndarray, np.ndarra
 
 
 def _float64_tools() -> Tools:
-    jit = compiled()
+    jit = compiled(fastmath={"contract", "nsz", "arcp"}, error_model="numpy", forceinline=True)
     return Tools(
         jit=jit,
         real=float,

@@ -72,7 +72,35 @@ def _doubled(array):
     return result
 
 
-@compiled()
+@compiled(error_model="numpy")
+def _pairs_of(i, positions, bins, shape, around, cell, cutoff, order, first, partner, vector, n_pairs):
+    """Appends the pairs of atom i; returns how many there are now, or -1 where there is no room."""
+    for ox in range(bins[i, 0] - around[0], bins[i, 0] + around[0] + 1):
+        ix = ox // shape[0]
+        bx = (ox - ix * shape[0]) * shape[1]
+        for oy in range(bins[i, 1] - around[1], bins[i, 1] + around[1] + 1):
+            iy = oy // shape[1]
+            by = (bx + oy - iy * shape[1]) * shape[2]
+            for oz in range(bins[i, 2] - around[2], bins[i, 2] + around[2] + 1):
+                iz = oz // shape[2]
+                b = by + oz - iz * shape[2]
+                dx = ix * cell[0, 0] + iy * cell[1, 0] + iz * cell[2, 0] - positions[i, 0]
+                dy = ix * cell[0, 1] + iy * cell[1, 1] + iz * cell[2, 1] - positions[i, 1]
+                dz = ix * cell[0, 2] + iy * cell[1, 2] + iz * cell[2, 2] - positions[i, 2]
+                home = ix == 0 and iy == 0 and iz == 0
+                for m in range(first[b], first[b + 1]):
+                    j = order[m]
+                    x, y, z = positions[j, 0] + dx, positions[j, 1] + dy, positions[j, 2] + dz
+                    if x * x + y * y + z * z < cutoff * cutoff and not (home and i == j):
+                        if n_pairs == len(partner):
+                            return -1
+                        partner[n_pairs, 0] = j
+                        vector[n_pairs, 0], vector[n_pairs, 1], vector[n_pairs, 2] = x, y, z
+                        n_pairs += 1
+    return n_pairs
+
+
+@compiled(error_model="numpy")
 def neighbor_list(positions, bins, shape, around, cell, cutoff):
     """Pairs closer than `cutoff`, sorted by atom: first pair of each atom, partners, vectors to the partners."""
     n = len(positions)
@@ -80,25 +108,12 @@ def neighbor_list(positions, bins, shape, around, cell, cutoff):
     start = np.zeros(n + 1, np.int64)
     partner = np.empty((max(n * _NEIGHBORS_GUESS, 64), 1), np.int64)
     vector = np.empty((len(partner), 3))
-    n_pairs = 0
-    for i in range(n):
-        for ox in range(bins[i, 0] - around[0], bins[i, 0] + around[0] + 1):
-            for oy in range(bins[i, 1] - around[1], bins[i, 1] + around[1] + 1):
-                for oz in range(bins[i, 2] - around[2], bins[i, 2] + around[2] + 1):
-                    ix, iy, iz = ox // shape[0], oy // shape[1], oz // shape[2]
-                    dx = ix * cell[0, 0] + iy * cell[1, 0] + iz * cell[2, 0] - positions[i, 0]
-                    dy = ix * cell[0, 1] + iy * cell[1, 1] + iz * cell[2, 1] - positions[i, 1]
-                    dz = ix * cell[0, 2] + iy * cell[1, 2] + iz * cell[2, 2] - positions[i, 2]
-                    b = ((ox - ix * shape[0]) * shape[1] + oy - iy * shape[1]) * shape[2] + oz - iz * shape[2]
-                    home = ix == 0 and iy == 0 and iz == 0
-                    for m in range(first[b], first[b + 1]):
-                        j = order[m]
-                        x, y, z = positions[j, 0] + dx, positions[j, 1] + dy, positions[j, 2] + dz
-                        if x * x + y * y + z * z < cutoff * cutoff and not (home and i == j):
-                            if n_pairs == len(partner):
-                                partner, vector = _doubled(partner), _doubled(vector)
-                            partner[n_pairs, 0] = j
-                            vector[n_pairs, 0], vector[n_pairs, 1], vector[n_pairs, 2] = x, y, z
-                            n_pairs += 1
-        start[i + 1] = n_pairs
-    return start, partner[:n_pairs, 0], vector[:n_pairs]
+    i = np.int64(0)
+    while i < n:
+        end = _pairs_of(i, positions, bins, shape, around, cell, cutoff, order, first, partner, vector, start[i])
+        if end < 0:
+            partner, vector = _doubled(partner), _doubled(vector)
+        else:
+            i += 1
+            start[i] = end
+    return start, partner[: start[n], 0], vector[: start[n]]
