@@ -1,12 +1,14 @@
 """The table of an analysis, for a terminal."""
 
 from math import isfinite
+from typing import Final
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from amden.analysis.compare import Analysis
+
+_SHORT: Final = {"Wasserstein": "W1"}
 
 
 def table(analysis: Analysis) -> Table:
@@ -16,7 +18,7 @@ def table(analysis: Analysis) -> Table:
 
 def _plain_table(analysis: Analysis) -> Table:
     ours = analysis.generated
-    page = Table(caption=_caption(analysis), caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    page = _empty(analysis)
     page.add_column("quantity")
     page.add_column("mean", justify="right")
     page.add_column("spread", justify="right")
@@ -25,38 +27,45 @@ def _plain_table(analysis: Analysis) -> Table:
     for name, (unit, sample) in ours.scalars.items():
         spread = sample.values.std(ddof=1) if len(sample) > 1 else np.nan
         mean = sample.values.mean() if len(sample) else np.nan
-        page.add_row(_named(name, unit), number(mean), number(spread))
+        page.add_row(f"{name} ({unit})" if unit else name, number(mean), number(spread))
     return page
 
 
 def _comparison_table(analysis: Analysis) -> Table:
-    page = Table(caption=_caption(analysis), caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    """At most 80 columns wide: a quantity's second line has its unit."""
+    page = _empty(analysis)
     page.add_column("quantity")
-    page.add_column("measure")
-    for name in ("generated", "reference", "difference", "floor", "halves"):
+    page.add_column("how")
+    for name in ("generated", "reference", "off by", "floor", "halves"):
         page.add_column(name, justify="right", no_wrap=True)
     page.add_column("verdict")
+    previous = ""
     for d in analysis.differences:
+        name = d.quantity if d.quantity != previous else f"({d.unit})" if d.unit else ""
         means = number(d.generated), number(d.reference)
         differences = number(d.value, 3), number(d.floor.expected, 2), number(d.floor.halves, 2)
-        page.add_row(_named(d.quantity, d.unit), d.measure, *means, *differences, d.verdict)
+        page.add_row(name, _SHORT.get(d.measure, d.measure), *means, *differences, d.verdict)
+        previous = d.quantity
     return page
 
 
-def _named(quantity: str, unit: str) -> str:
-    return f"{quantity} ({unit})" if unit else quantity
+def _empty(analysis: Analysis) -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=_caption(analysis), caption_justify="left")
 
 
 def _caption(analysis: Analysis) -> str:
     lines = [f"{len(analysis.generated)} structures"]
     if analysis.reference is not None:
         lines[0] += f" against {len(analysis.reference)} of the reference"
-        lines.append("floor: the difference that chance makes between two such sets made the same way,")
-        lines.append("       from that between random halves of the reference (halves);")
-        lines.append("       one verdict in twenty on sets made the same way is not `within noise`")
+        lines += [
+            "how: RMSD of mean curves, difference of means, W1 (Wasserstein distance)",
+            "floor: difference by chance between two such sets made the same way, from",
+            "  that between random halves of the reference (halves); a verdict on such",
+            "  sets is `within noise` 19 times in 20",
+        ]
     for name, observables in (("generated", analysis.generated), ("reference", analysis.reference)):
         if observables is not None and observables.unconverged:
-            lines.append(f"{observables.unconverged} of the {name} did not relax and are left out of that energy")
+            lines.append(f"{observables.unconverged} of the {name} did not relax and are left out")
     return "\n".join(lines)
 
 
