@@ -206,6 +206,7 @@ def test_bad_states_are_named(change, message, monkeypatch):
     ("change", "message"),
     [
         ({"positions": np.full((32, 3), np.nan)}, "`positions` must be finite"),
+        ({"positions": np.full((32, 3), 1e20)}, "`positions` must be within 10⁹ cells of the origin"),
         ({"species": np.ones(32, np.uint8)}, "`species` must be below 1, got 1"),
         ({"cell": np.zeros((1, 3, 3))}, "`cell` must enclose a volume"),
         ({"cell": 7.0 * np.eye(3)[None]}, r"`cell` must be at least twice the cutoff high \(7.542 Å\), got 7.000 Å"),

@@ -1,5 +1,6 @@
 """The arrays that travel to a machine: positions as 32-bit fractions of the cell, everything else as it is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from amden.simulate.engine.state import MDState
 
 _UNIT = 2.0**32
+_CHUNK = 64
+"""Systems."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Systems:
     def of(state: MDState, kicks: Float32[np.ndarray, " atoms"], *, record_size: int) -> "Systems":
         """The arrays of a state; nothing is shared with it."""
         n_atoms = state.n_atoms.astype(np.int64)
-        fractions = np.empty_like(state.positions)
-        inverses = np.linalg.inv(state.cell)
-        for own, inverse in zip(_slices(n_atoms), inverses, strict=True):
-            fractions[own] = state.positions[own] @ inverse
-        fractions -= np.floor(fractions)
-        fixed = (np.rint(fractions * _UNIT).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        fixed = np.empty(state.positions.shape, np.int32)
+        for systems, atoms in _chunks(n_atoms):
+            scaled = _product(state.positions[atoms], np.linalg.inv(state.cell[systems]) * _UNIT, n_atoms[systems])
+            if np.abs(scaled).max() >= 2.0**62:
+                raise ValueError("`positions` must be within 10⁹ cells of the origin")
+            fixed[atoms] = np.rint(scaled, out=scaled).astype(np.int64).astype(np.uint32).view(np.int32)
         return Systems(
             fixed=fixed,
             velocities=state.velocities.copy(),
@@ -60,16 +63,36 @@ class Systems:
 
     def positions(self) -> Float64[np.ndarray, "atoms 3"]:
         """Cartesian positions in Å, inside the cell."""
-        fractions = self.fixed.view(np.uint32) / _UNIT
-        for own, cell in zip(_slices(self.n_atoms), self.cell, strict=True):
-            fractions[own] = fractions[own] @ cell
-        return fractions
+        positions = np.empty(self.fixed.shape)
+        for systems, atoms in _chunks(self.n_atoms):
+            scaled = self.fixed[atoms].view(np.uint32).astype(np.float64)
+            positions[atoms] = _product(scaled, self.cell[systems] / _UNIT, self.n_atoms[systems])
+        return positions
 
     def diagonal(self) -> Bool[np.ndarray, " systems"]:
         """Systems whose cell is a diagonal matrix."""
         return (self.cell == self.cell * np.eye(3)).all(axis=(1, 2))
 
 
-def _slices(n_atoms: Int64[np.ndarray, " systems"]) -> list[slice]:
-    ends = np.cumsum(n_atoms).tolist()
-    return [slice(end - n, end) for end, n in zip(ends, n_atoms.tolist(), strict=True)]
+def _chunks(n_atoms: Int64[np.ndarray, " systems"]) -> Iterator[tuple[slice, slice]]:
+    """Systems and their atoms in parts that stay in the cache."""
+    ends = np.concatenate([[0], np.cumsum(n_atoms)])
+    for first in range(0, len(n_atoms), _CHUNK):
+        last = min(first + _CHUNK, len(n_atoms))
+        yield slice(first, last), slice(int(ends[first]), int(ends[last]))
+
+
+def _product(
+    vectors: Float64[np.ndarray, "atoms 3"],
+    matrices: Float64[np.ndarray, "systems 3 3"],
+    n_atoms: Int64[np.ndarray, " systems"],
+) -> Float64[np.ndarray, "atoms 3"]:
+    """Each vector times the matrix of its system, term by term: BLAS rounds differently in another batch."""
+    if (n_atoms == n_atoms[0]).all():
+        v, m = vectors.reshape(len(n_atoms), -1, 3), matrices[:, None]
+    else:
+        v, m = vectors, np.repeat(matrices, n_atoms, axis=0)
+    result = np.empty_like(v)
+    for d in range(3):
+        result[..., d] = v[..., 0] * m[..., 0, d] + v[..., 1] * m[..., 1, d] + v[..., 2] * m[..., 2, d]
+    return result.reshape(-1, 3)
