@@ -76,6 +76,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: training.steps=1000.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    start: Annotated[str | None, typer.Option(help="Begin with the weights of this model (name or path).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe and data, and stop.")] = False,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Number of devices to train on.", min=1)] = 1,
@@ -86,7 +87,7 @@ def train(
     from amden.commands import run_train
 
     where = {"device": device, "devices": devices, "max_minutes": max_minutes, "tensorboard": tensorboard}
-    run_train(recipe, data=data, out=out, overrides=set_ or [], resume=resume, dry_run=dry_run, **where)
+    run_train(recipe, data=data, out=out, overrides=set_ or [], resume=resume, start=start, dry_run=dry_run, **where)
 
 
 @app.command()

@@ -56,6 +56,7 @@ def train(
     *,
     fabric: Fabric,
     resume: bool = False,
+    start: Model | None = None,
     compiled: bool = False,
     max_seconds: float | None = None,
     tensorboard: bool = False,
@@ -64,16 +65,19 @@ def train(
 ) -> Model:
     """Train to the recipe's last step, or for `max_seconds`, and return the model with averaged weights.
 
-    Stopped at any moment, by an interrupt too, the folder holds a checkpoint; `resume` goes on from it exactly.
+    Stopped at any moment, by an interrupt too, the folder holds a checkpoint; `resume` goes on from it exactly. A new
+    run begins with random weights, or with those of the model `start`.
 
-    Errors: `FileExistsError` if the folder holds a run and `resume` is not asked for; `FileNotFoundError` the other way
-    round.
+    Errors: `FileExistsError` if the folder holds a run and `resume` is not asked for, `FileNotFoundError` the other way
+    round; `ValueError` if `start` is a model of another shape.
     """
     run = Run(recipe, split, Path(folder), fabric=fabric, compiled=compiled, provenance=provenance or {})
     if (run.folder / STATE).exists() and not resume:
         raise FileExistsError(f"{folder} holds a run already: go on with `--resume` or choose another folder")
     if resume:
         run.restore()
+    elif start is not None:
+        run.start_from(start)
     log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
     run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
     return run.model()
@@ -226,6 +230,24 @@ class Run:
             yield
         finally:
             self._bare.load_state_dict(current)
+
+    def start_from(self, model: Model) -> None:
+        """Take the weights of a model of the same shape; the step stays 0."""
+        if model.denoiser.config.egnn != self.recipe.egnn:
+            raise ValueError(f"the model to start from has another `egnn`: {model.denoiser.config.egnn}")
+        if model.denoiser.config.vocabulary != self._bare.config.vocabulary:
+            raise ValueError(
+                f"the model to start from knows {model.denoiser.config.vocabulary}, "
+                f"the data hold {self._bare.config.vocabulary}"
+            )
+        if list(model.denoiser.config.properties) != list(self._bare.config.properties):
+            raise ValueError(
+                f"the model to start from is conditioned on {list(model.denoiser.config.properties)}, "
+                f"the recipe asks for {list(self._bare.config.properties)}"
+            )
+        scales = {k: v for k, v in self._bare.state_dict().items() if k.endswith((".mean", ".std"))}
+        self._bare.load_state_dict({**model.denoiser.state_dict(), **scales})
+        self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
 
     def model(self) -> Model:
         """The model with averaged weights, on the CPU."""

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,3 +162,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(fa
     kept = load_model(tmp_path / "model.safetensors")
     assert kept.provenance["steps"] == 3
     assert torch.isfinite(weights(kept)).all()
+
+
+def test_a_run_can_begin_with_the_weights_of_a_model(fabric, parts, tmp_path):
+    first = train(Recipe(egnn=EGNN, training=LOOP), parts, tmp_path / "a", fabric=fabric)
+    still = Recipe(egnn=EGNN, training=replace(LOOP, steps=1, learning_rate=1e-12))
+    second = train(still, parts, tmp_path / "b", fabric=fabric, start=first)
+    torch.testing.assert_close(weights(second), weights(first))
+    fresh = train(still, parts, tmp_path / "c", fabric=fabric)
+    assert (weights(fresh) - weights(first)).abs().max() > 1e-3
+    larger = Recipe(egnn=replace(EGNN, layers=2), training=LOOP)
+    with pytest.raises(ValueError, match="the model to start from has another `egnn`"):
+        train(larger, parts, tmp_path / "d", fabric=fabric, start=first)
+    silicon = split(random_structures([8] * 8, species=(14,), dtype=torch.float32), validation=2)
+    with pytest.raises(ValueError, match="the model to start from knows O, Si, the data hold Si"):
+        train(still, silicon, tmp_path / "e", fabric=fabric, start=first)
+    labelled = [replace(s, properties={"x": torch.arange(float(len(s)))}) for s in (parts.training, parts.validation)]
+    conditioned = replace(still, properties=("x",))
+    with pytest.raises(ValueError, match=r"is conditioned on \[\], the recipe asks for \['x'\]"):
+        train(conditioned, Split(*labelled), tmp_path / "f", fabric=fabric, start=first)
