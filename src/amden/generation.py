@@ -101,8 +101,11 @@ def generate(
     """Structures by standard denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
     The batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches.
+
+    Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours.
     """
     device = torch.device(device)
+    _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
     seeds = spawn_seeds(seed, len(blank))
     size = batch_size or automatic_batch_size(blank, device)
     denoiser = model.denoiser.to(device)
@@ -172,6 +175,18 @@ def _denoised(
         )
     finished = decode(end, vocabulary).without_ghosts()
     return finished.to(dtype=torch.float64).wrapped()
+
+
+def _require_neighbors(blank: Blank, cutoff: float) -> None:
+    """`ValueError` where an atom would see less than one other on average: the model has nothing to go by."""
+    mean = blank.n_atoms / torch.linalg.det(blank.cell.double()) * (4.0 / 3.0 * torch.pi * cutoff**3)
+    lonely = (mean < 1.0).nonzero()
+    if len(lonely):
+        i = int(lonely[0])
+        raise ValueError(
+            f"structure {i} is too dilute: within the model's cutoff of {cutoff} Å an atom has {float(mean[i]):.2g} "
+            "neighbours; ask for a higher density"
+        )
 
 
 def _number_density(model: Model, density: float | None) -> float:

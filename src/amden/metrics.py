@@ -65,6 +65,11 @@ class MetricsLog:
             for name, value in row.items():
                 self._board.add_scalar(name, value, int(row["step"]))
 
+    def close(self) -> None:
+        """Write out what TensorBoard still holds back."""
+        if self._board is not None:
+            self._board.close()
+
 
 def _columns() -> list[str]:
     losses = [

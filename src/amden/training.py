@@ -79,7 +79,10 @@ def train(
     elif start is not None:
         run.start_from(start)
     log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
-    run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
+    try:
+        run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
+    finally:
+        log.close()
     return run.model()
 
 

@@ -98,5 +98,13 @@ def test_errors(tiny_model):
         cubic_blank(nameless, 1, atoms=8)
 
 
+def test_a_cell_without_neighbours(tiny_model):
+    blank = cubic_blank(tiny_model, 1, atoms=10, density=0.01)
+    with pytest.raises(
+        ValueError, match=r"structure 0 is too dilute: within the model's cutoff of 4\.0 Å an atom has 0\.057"
+    ):
+        generate(tiny_model, blank)
+
+
 def test_blank_knows_its_length():
     assert len(Blank(torch.eye(3).expand(2, 3, 3), torch.tensor([1, 1]))) == 2
