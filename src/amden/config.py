@@ -86,7 +86,7 @@ def to_yaml(config: object) -> str:
     >>> print(to_yaml(VarianceExploding()), end="")
     sigma_max: 1.5
     """
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,14 +113,16 @@ class _Loader(yaml.SafeLoader):
         return int(value) if re.fullmatch(r"[-+]?\d+e\+?\d+", text) and abs(value) < 2**53 else value
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)(?:e[-+]?\d+)?$|^[-+]?\d+e[-+]?\d+$|^[-+]?\.inf$|^\.nan$", re.IGNORECASE
-    ),
-    list("-+.0123456789"),
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either YAML 1.1 or the loader would take for something else."""
+
+
+_FLOAT = re.compile(
+    r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)(?:e[-+]?\d+)?$|^[-+]?\d+e[-+]?\d+$|^[-+]?\.inf$|^\.nan$", re.IGNORECASE
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
@@ -187,6 +187,11 @@ recipes = st.builds(
 )
 
 
+NUMBERLIKE = Recipe(data=Path("a"), name="0E0", weights={"0E0": 0.0, "1e3": 1.0, "no": 2.0, "12:30": 3.0, ".5": 4.0})
+"""Text that one YAML or another takes for a number, a boolean or a time."""
+
+
+@example(NUMBERLIKE)
 @settings(max_examples=25, deadline=None)
 @given(recipes)
 def test_written_text_reads_back_equal(tmp_path_factory, recipe):
