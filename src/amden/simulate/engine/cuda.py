@@ -60,7 +60,7 @@ def _cuda() -> Any:
     if not hasattr(np, "row_stack"):
         np.row_stack = np.vstack  # noqa: NPY201  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        import numba_cuda  # noqa: F401
+        import numba_cuda  # noqa: F401  # pyright: ignore[reportMissingImports]
         from numba import cuda
     except ImportError as error:
         raise ValueError("`device` 'cuda' needs numba-cuda: pip install 'amden[cuda]'") from error
