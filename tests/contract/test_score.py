@@ -1,5 +1,7 @@
 """The score model keeps the contract of every denoiser, with and without elements and conditions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,6 +40,15 @@ def test_cell_smaller_than_cutoff():
     check_denoiser(model, sample, cutoff=6.5, tolerance=1e-7)
 
 
+def test_contract_with_a_finer_embedding_of_distances():
+    model = scrambled(ScoreConfig(Vocabulary((14,)), egnn=replace(SMALL, embedding_range=2.5)))
+    sample, t = random_sample([7, 4], width=0), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    check_denoiser(model, sample, cutoff=4.0, tolerance=1e-7)
+    coarse = ScoreModel(ScoreConfig(Vocabulary((14,)), egnn=SMALL)).double()
+    coarse.load_state_dict(model.state_dict())
+    assert (coarse(sample, t).positions - model(sample, t).positions).abs().max() > 1e-3
+
+
 def test_chunks_change_nothing():
     model = scrambled(ScoreConfig(Vocabulary((8, 14)), egnn=SMALL))
     sample, t = random_sample([9, 6], width=2), torch.tensor([0.2, 0.7], dtype=torch.float64)
@@ -58,8 +69,6 @@ def test_padding_changes_nothing():
 
 def test_missing_target_is_the_null():
     """No condition, NaN, and a condition of an unknown name are the same; a target changes the prediction."""
-    from dataclasses import replace
-
     model = scrambled(ScoreConfig(Vocabulary((14,)), {"density": PropertyScale(2.0, 0.1)}, SMALL))
     sample, t = random_sample([9], width=0), torch.tensor([0.4], dtype=torch.float64)
     nan = replace(sample, conditions={"density": torch.full((1,), torch.nan, dtype=torch.float64)})
@@ -82,5 +91,7 @@ def test_gradients_reach_every_weight():
 def test_bad_configuration():
     with pytest.raises(ValueError, match="`cutoff` must be positive, got -1"):
         EGNNConfig(cutoff=-1.0)
+    with pytest.raises(ValueError, match="`embedding_range` must be positive, got 0"):
+        EGNNConfig(embedding_range=0.0)
     with pytest.raises(ValueError, match="`std` of a property must be positive"):
         PropertyScale(1.0, 0.0)

@@ -38,8 +38,18 @@ class EGNNConfig:
     """Range of the edges in Å."""
     n_norm: float = 40.0
     """Divisor of sums over neighbours, about their mean number."""
+    embedding_range: float | None = None
+    """Length in Å that divides distances in eq. 8; None: the cutoff, as in the paper. A shorter one tells bond lengths
+    apart more finely."""
+
+    @property
+    def embedding_scale(self) -> float:
+        """The length in eq. 8."""
+        return self.cutoff if self.embedding_range is None else self.embedding_range
 
     def __post_init__(self) -> None:
+        if self.embedding_range is not None and not self.embedding_range > 0:
+            raise ValueError(f"`embedding_range` must be positive, got {self.embedding_range}")
         for name in ("layers", "hidden", "channels", "cutoff", "n_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
@@ -70,13 +80,13 @@ def smooth_cutoff(distance: Float[Tensor, "*edges"], cutoff: float) -> Float[Ten
     return 2.0 * torch.tanh(1.0 - (distance / cutoff).clamp(max=1.0)).square()
 
 
-def distance_embedding(squared: Float[Tensor, "*edges"], cutoff: float) -> Float[Tensor, "*edges"]:
-    """e = 2 tanh(d²/r_cut²) - 1 (eq. 8), in [-1, 1).
+def distance_embedding(squared: Float[Tensor, "*edges"], scale: float) -> Float[Tensor, "*edges"]:
+    """e = 2 tanh(d²/scale²) - 1 (eq. 8, where the scale is the cutoff), in [-1, 1).
 
     >>> distance_embedding(torch.tensor([0.0]), 6.5).tolist()
     [-1.0]
     """
-    return 2.0 * torch.tanh(squared / cutoff**2) - 1.0
+    return 2.0 * torch.tanh(squared / scale**2) - 1.0
 
 
 def project_edges(
@@ -194,7 +204,7 @@ class EGNNLayer(nn.Module):
         edges = edges.rows(rows)
         d = edges.vectors[:, :, None] + u[edges.target] - u[rows][:, None]
         squared = d.square().sum(-1)
-        features = torch.cat([edges.embedding, distance_embedding(squared, self.config.cutoff)], -1)
+        features = torch.cat([edges.embedding, distance_embedding(squared, self.config.embedding_scale)], -1)
         return features, d / (torch.sqrt(squared + 1.0) + 1.0)[..., None]
 
     def _message(
@@ -271,7 +281,7 @@ class EGNN(nn.Module):
         cutoff = self.config.cutoff
         distance = torch.sqrt(squared + 1e-12)
         weight = smooth_cutoff(distance, cutoff) / self.config.n_norm
-        return Edges(target, r, distance_embedding(squared, cutoff)[..., None], weight)
+        return Edges(target, r, distance_embedding(squared, self.config.embedding_scale)[..., None], weight)
 
 
 def _slices(n: int, chunk: int | None) -> Iterator[slice]:
