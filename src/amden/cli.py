@@ -21,6 +21,12 @@ app = typer.Typer(
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
+KEPT = {
+    "simulate": "finished cells are kept, the same command goes on",
+    "train": "a checkpoint is kept, the same command with --resume goes on",
+}
+"""What is left of an interrupted verb; the others write at their end."""
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same seed gives the same structures.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
@@ -134,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=given, prog_name="amden")
     except SystemExit as done:
         if done.code == INTERRUPTED:
-            print("amden: what was finished is kept; the same command goes on (train: with --resume)", file=sys.stderr)
+            verb = next((word for word in given if word in KEPT), "")
+            print(f"amden: interrupted; {KEPT.get(verb, 'nothing was written')}", file=sys.stderr)
         if done.code:
             raise
     except (ValueError, TypeError, OSError, MemoryError) as error:

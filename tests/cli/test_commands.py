@@ -5,6 +5,7 @@ import sys
 
 import ase.io
 import numpy as np
+import pytest
 
 from amden import __version__
 from amden.cli import main
@@ -74,3 +75,22 @@ def test_train_tells_what_it_found_and_goes_on(tmp_path, capsys):
 def test_version_and_models(capsys):
     main(["--version"])
     assert capsys.readouterr().out.strip() == f"amden {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["generate", "si-melt", "--out", "g.extxyz"], "nothing was written"),
+        (["train"], "a checkpoint is kept, the same command with --resume goes on"),
+        (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
+    ],
+)
+def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"amden.commands.run_{arguments[0]}", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"amden: interrupted; {left}"
