@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64, Int64
 from amden.simulate.engine import FAILURES, MDState, Record, run, thermal_state
 from amden.simulate.packing import random_packing
 from amden.simulate.protocol import Protocol
+from amden.simulate.snapshot import Keeper, Snapshot
 from amden.structure import Structures
 
 Device = Literal["cpu", "cuda"]
@@ -42,8 +43,11 @@ def run_protocol(
     *,
     device: Device,
     on_launch: Callable[[int, int], None] = lambda steps, failed: None,
+    keeper: Keeper | None = None,
 ) -> Runs:
     """One run of the protocol for each seed; `on_launch` is told the steps done so far and the cells lost.
+
+    A `keeper` is offered the state after every launch, and asked where to go on.
 
     >>> from dataclasses import replace
     >>> from amden.simulate.protocol import Stage, find_protocol
@@ -51,21 +55,26 @@ def run_protocol(
     >>> run_protocol(short, [1, 2], device="cpu").structures
     Structures(2 systems, 128 atoms, elements Si)
     """
-    state = _random_start(protocol, seeds)
-    alive = _Alive.all(len(seeds))
-    done = 0
+    kept = keeper.load() if keeper else None
+    state = kept.state if kept else _random_start(protocol, seeds)
+    alive = _Alive.of(kept) if kept else _Alive.all(len(seeds))
+    done = launches = 0
     for stage in protocol.stages:
         segment = stage.segment()
         for first, end in pairwise(_marks(segment.n_steps, LAUNCH[device])):
             if not len(alive.places):
                 break
+            done, launches = done + end - first, launches + 1
+            if kept and launches <= kept.launches:
+                continue
             alive = alive.forgetting() if first <= segment.n_steps // 2 else alive
             state, record = run(
                 state, protocol.interaction, segment, device=device, first_step=first, n_steps=end - first
             )
             state, alive = _selected(state, ~record.failed), alive.after(record)
-            done += end - first
             on_launch(done, len(alive.failures))
+            if keeper:
+                keeper.offer(Snapshot(launches, state, alive.measured, alive.failures))
     return Runs(_frames(protocol, state, alive), tuple(alive.places.tolist()), alive.failures)
 
 
@@ -88,6 +97,14 @@ class _Alive:
     @staticmethod
     def all(n: int) -> "_Alive":
         return _Alive(np.arange(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n), {})
+
+    @staticmethod
+    def of(kept: Snapshot) -> "_Alive":
+        return _Alive(**kept.measured, failures=kept.failures)
+
+    @property
+    def measured(self) -> dict[str, np.ndarray]:
+        return {name: values for name, values in vars(self).items() if name != "failures"}
 
     def forgetting(self) -> "_Alive":
         return replace(self, temperature=np.zeros_like(self.temperature), n_samples=np.zeros_like(self.n_samples))
