@@ -44,6 +44,9 @@ class TrainingConfig:
     """Probability that a property is hidden from the model, so that it learns its null."""
     stratified: bool = True
     """Spread the times of a batch evenly over their range."""
+    time_exponent: float = 0.0
+    """Density of the times is ∝ t^-exponent: 0 is uniform, as in the paper; up to 1, as the likelihood weights them,
+    for more work on small noise, where neighbours and angles are settled."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms of the loss."""
     seed: int = 0
@@ -52,7 +55,7 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "learning_rate", "validate_every", "log_every", "save_every", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
-        for name in ("ema", "missing", "final_rate"):
+        for name in ("ema", "missing", "final_rate", "time_exponent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}")
 

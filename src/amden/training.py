@@ -176,7 +176,8 @@ class Run:
         generator.manual_seed(int(spawn_seeds(config.seed, 1, first=self.step * 1024 + self.fabric.global_rank)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.step, config)
-        losses, t = self._losses(self._hidden(encode(batch, self._bare.config.vocabulary), generator), generator)
+        sample = self._hidden(encode(batch, self._bare.config.vocabulary), generator)
+        losses, t = self._losses(sample, generator, exponent=config.time_exponent)
         self._optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses.total(config.weights).mean())
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -188,8 +189,10 @@ class Run:
         torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         return losses, t
 
-    def _losses(self, sample: Sample, generator: torch.Generator) -> tuple[Losses, Tensor]:
-        t = sample_times(len(sample), self.recipe.diffusion, generator, stratified=self.config.stratified)
+    def _losses(self, sample: Sample, generator: torch.Generator, exponent: float = 0.0) -> tuple[Losses, Tensor]:
+        t = sample_times(
+            len(sample), self.recipe.diffusion, generator, stratified=self.config.stratified, exponent=exponent
+        )
         noise = gaussian_noise(sample, generator)
         plan = None
         if self._capacity is not None:
@@ -214,7 +217,7 @@ class Run:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss of the averaged weights on the structures set aside, with the same noise every time."""
+        """Loss of the averaged weights on the structures set aside at uniform times, with the same noise every time."""
         tally = Tally(self.fabric.device)
         generator = torch.Generator(self.fabric.device).manual_seed(self.config.seed)
         size = min(self._per_device(), max(len(self._validation), 1))

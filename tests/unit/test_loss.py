@@ -75,6 +75,16 @@ def test_stratified_times_cover_the_range():
         assert (fraction.diff() - 1 / 16).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_times_have_the_density_asked_for(exponent):
+    diffusion = Diffusion(t_min=0.1, t_max=0.9)
+    times = sample_times(40_000, diffusion, torch.Generator().manual_seed(0), stratified=True, exponent=exponent)
+    counts = torch.histc(times, bins=8, min=0.1, max=0.9)
+    edges = torch.linspace(0.1, 0.9, 9)
+    mass = edges.log().diff() if exponent == 1.0 else (edges ** (1 - exponent)).diff()
+    assert torch.allclose(counts, 40_000 * mass / mass.sum(), atol=2.0)
+
+
 def test_the_weight_of_the_elements_must_not_be_negative():
     with pytest.raises(ValueError, match=r"`elements` must not be negative, got -0\.5"):
         LossWeights(elements=-0.5)
