@@ -49,6 +49,12 @@ def save_shard(path: str | Path, structures: Structures, *, provenance: Mapping[
     ...     load_shard(f"{folder}/one.safetensors").structures
     Structures(1 systems, 1 atoms, elements Si)
     """
+    with storage.replacing(Path(path)) as temporary:
+        temporary.write_bytes(encoded(structures, provenance=provenance))
+
+
+def encoded(structures: Structures, *, provenance: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of a file of structures, for whoever makes it in one process and writes it in another."""
     tensors = {
         "positions": structures.positions.to(torch.float32),
         "species": structures.species.to(torch.uint8),
@@ -57,7 +63,7 @@ def save_shard(path: str | Path, structures: Structures, *, provenance: Mapping[
         **{f"{_PREFIX}{name}": values for name, values in structures.properties.items()},
     }
     header = {"kind": "structures", "version": VERSION, "amden": __version__, "provenance": dict(provenance or {})}
-    storage.write(Path(path), tensors, header)
+    return storage.encoded(tensors, header)
 
 
 def load_shard(path: str | Path) -> Shard:

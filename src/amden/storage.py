@@ -43,16 +43,28 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header; the same content gives the same bytes."""
+def _flush(path: Path) -> None:
+    """Onto the disk: a machine that dies after the renaming must not leave an empty file of the right name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def encoded(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """Tensors and a JSON header as the bytes of a safetensors file; the same content gives the same bytes."""
     own = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    return save(own, metadata={_KEY: json.dumps(header, sort_keys=True)})
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header."""
     with replacing(path) as temporary:
-        temporary.write_bytes(save(own, metadata={_KEY: json.dumps(header, sort_keys=True)}))
+        temporary.write_bytes(encoded(tensors, header))
 
 
 def read(path: Path) -> Stored:

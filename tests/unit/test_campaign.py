@@ -12,11 +12,11 @@ import torch
 from amden.dataset import load_dataset
 from amden.random import spawn_seeds
 from amden.shard import save_shard
-from amden.simulate import campaign
-from amden.simulate.campaign import choose_device, run_campaign
+from amden.simulate.campaign import run_campaign
+from amden.simulate.engines import choose_device
 from amden.simulate.protocol import Stage, find_protocol
-from amden.simulate.runs import Runs, run_protocol
-from amden.structure import Structures
+from amden.simulate.runs import run_protocol
+from fakes import Fake
 
 SHORT = replace(
     find_protocol("si-quench"),
@@ -25,35 +25,12 @@ SHORT = replace(
 )
 
 
-def fake_runs(protocol, seeds, *, device, on_launch=lambda steps, failed: None):
-    """A stand-in for the engine: cells that are functions of their seeds, some of which fail."""
-    kept = [i for i, seed in enumerate(seeds) if seed % 7]
-    failures = {i: "fell over" for i, seed in enumerate(seeds) if seed % 7 == 0}
-    positions = [torch.rand(2, 3, generator=torch.Generator().manual_seed(seeds[i])) for i in kept]
-    for steps in (5, 10):
-        on_launch(steps, len(failures))
-    n = len(kept)
-    structures = Structures(
-        torch.cat([torch.zeros(0, 3), *positions]),
-        torch.full((2 * n,), 14),
-        9.0 * torch.eye(3, dtype=torch.float64).repeat(n, 1, 1),
-        torch.full((n,), 2),
-        {"density": torch.tensor([float(seeds[i] % 100) for i in kept])},
-    )
-    return Runs(structures, tuple(kept), failures)
-
-
-@pytest.fixture
-def faked(monkeypatch):
-    monkeypatch.setattr(campaign, "run_protocol", fake_runs)
-
-
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def run(folder: Path, n: int, **options):
-    return run_campaign(SHORT, **{"n": n, "seed": 1, "out": folder, "device": "cpu", "batch_size": 4, **options})
+    return run_campaign(SHORT, **{"n": n, "seed": 1, "out": folder, "engine": Fake(), **options})
 
 
 def assert_same_cells(a: Path, b: Path) -> None:
@@ -64,8 +41,6 @@ def assert_same_cells(a: Path, b: Path) -> None:
 
 
 class TestFolder:
-    pytestmark = pytest.mark.usefixtures("faked")
-
     def test_shards_and_manifest(self, tmp_path):
         result = run(tmp_path, 10)
         names = ["cells-0000000-0000004.safetensors", "cells-0000004-0000008.safetensors"]
@@ -98,15 +73,14 @@ class TestFolder:
     def test_killed_while_writing_it_goes_on_to_the_same_bytes(self, tmp_path):
         run(tmp_path / "straight", 10)
         script = (
-            "import os, signal, sys; sys.path.insert(0, sys.argv[2]); import test_campaign as t\n"
-            "from amden import storage; from amden.simulate import campaign\n"
-            "campaign.run_protocol = t.fake_runs\n"
+            "import os, signal, sys; sys.path[:0] = sys.argv[2:]; import test_campaign as t\n"
+            "from amden import storage\n"
             "def die(source, target):\n"
             "    os.kill(os.getpid(), signal.SIGKILL) if 'cells-0000004' in str(target) else rename(source, target)\n"
             "rename, storage.os.replace = os.replace, die\n"
             "t.run(t.Path(sys.argv[1]), 10)\n"
         )
-        command = [sys.executable, "-c", script, str(tmp_path / "killed"), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", script, tmp_path / "killed", Path(__file__).parent, Path(__file__).parents[1]]
         killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         assert killed.returncode == -signal.SIGKILL
         assert any(name.endswith(".tmp") for name in content(tmp_path / "killed"))
@@ -121,11 +95,10 @@ class TestFolder:
         run(tmp_path, 10)
         assert content(tmp_path) == before
 
-    def test_nothing_is_run_twice(self, tmp_path, monkeypatch):
+    def test_nothing_is_run_twice(self, tmp_path):
         run(tmp_path, 10)
-        monkeypatch.setattr(campaign, "run_protocol", None)
-        assert run(tmp_path, 10).n == 10
-        assert run(tmp_path, 6).n == 10
+        assert run(tmp_path, 10, engine=Fake(allowed=0)).n == 10
+        assert run(tmp_path, 6, engine=Fake(allowed=0)).n == 10
 
     def test_a_larger_n_extends(self, tmp_path):
         run(tmp_path / "a", 6)
@@ -136,7 +109,7 @@ class TestFolder:
     def test_progress_adds_up(self, tmp_path):
         told = []
         run(tmp_path, 10, progress=told.append)
-        assert (told[0].done, told[0].batch, told[0].steps) == (0, 4, 0)
+        assert [(p.done, p.batch, p.steps) for p in told[:3]] == [(0, 0, 0), (0, 4, 0), (0, 4, 5)]
         assert (told[-1].done, told[-1].batch, told[-1].n) == (10, 0, 10)
         work = [p.done * 10 + p.batch * p.steps for p in told]
         assert work == sorted(work)
@@ -149,23 +122,25 @@ class TestFolder:
             ({"protocol": replace(SHORT, density=2.5)}, r"another protocol \(`density` is 2.4, not 2.5\)"),
             ({"n": 0}, "`n` must be positive, got 0"),
             ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
-            ({"device": "tpu"}, "`device` must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+            ({"engine": Fake("other")}, "holds a campaign of engine amden, not other; choose another folder"),
+            ({"part": (3, 2)}, "`part` must be i of m with 1 ≤ i ≤ m, got 3 of 2"),
+            ({"engine": None, "device": "tpu"}, "`device` must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
             ({"seed": -1, "out": "elsewhere"}, "`seed` must not be negative, got -1"),
         ],
     )
     def test_refusals(self, tmp_path, monkeypatch, change, message):
         monkeypatch.chdir(tmp_path)
         run(tmp_path / "d", 4)
-        options = {"protocol": SHORT, "n": 4, "seed": 1, "out": tmp_path / "d", "device": "cpu", **change}
+        options = {"protocol": SHORT, "n": 4, "seed": 1, "out": tmp_path / "d", "engine": Fake(), **change}
         with pytest.raises(ValueError, match=message):
             run_campaign(options.pop("protocol"), **options)
 
     def test_another_wording_of_the_protocol_is_the_same_protocol(self, tmp_path):
         run(tmp_path, 4)
-        assert run_campaign(replace(SHORT, doc="new"), n=4, seed=1, out=tmp_path, device="cpu").n == 4
+        assert run_campaign(replace(SHORT, doc="new"), n=4, seed=1, out=tmp_path, engine=Fake()).n == 4
 
     def test_foreign_folders(self, tmp_path):
-        save_shard(tmp_path / "x.safetensors", fake_runs(SHORT, [1], device="cpu").structures)
+        save_shard(tmp_path / "x.safetensors", Fake().run(SHORT, [1], on_launch=lambda *_: None).structures)
         with pytest.raises(ValueError, match="holds structures that no campaign made"):
             run(tmp_path, 4)
         (tmp_path / "x.safetensors").unlink()

@@ -1,31 +1,24 @@
 """Many runs of a protocol into a dataset folder, shard by shard; what was interrupted goes on.
 
-A cell is a function of (protocol, seed of the campaign, its index): the same whatever `n`, the shards, or when a run
-was interrupted. The folder holds `cells-<first>-<end>.safetensors`, each written whole or not at all and telling its
-own origin, and `manifest.json`, the summary for people.
+A cell is a function of (protocol, seed of the campaign, its index): the same whatever `n`, the shards, the process or
+machine that ran it, or when it was interrupted. What lies in the folder is `folder`'s matter.
 """
 
-import json
-import platform
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
-from itertools import pairwise
-from os import cpu_count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numba
-import numpy as np
 import torch
 
-from amden import __version__, storage
+from amden import shard
 from amden.random import spawn_seeds
-from amden.shard import load_provenance, save_shard
+from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
+from amden.simulate.folder import CampaignFolder, origin_of, require_same
 from amden.simulate.protocol import Protocol
-from amden.simulate.runs import Device, Runs, run_protocol
-
-MANIFEST: Final = "manifest.json"
+from amden.simulate.screening import screened
+from amden.simulate.snapshot import StateFile
 
 
 @dataclass(frozen=True)
@@ -39,18 +32,18 @@ class Progress:
     failed: int
     """Cells set aside so far."""
     batch: int
-    """Cells under way."""
+    """Cells under way in this process."""
     steps: int
     """Steps each of them has done."""
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """What a finished campaign left on disk."""
+    """What a campaign left on disk."""
 
     folder: Path
     n: int
-    """Cells run, those of earlier calls included."""
+    """Cells run, those of earlier calls and other processes included."""
     failures: Mapping[int, str]
     """Why a cell was set aside, by its index."""
 
@@ -62,151 +55,121 @@ def run_campaign(
     seed: int,
     out: str | Path,
     device: str = "auto",
+    engine: CampaignEngine | None = None,
+    part: tuple[int, int] = (1, 1),
     batch_size: int | None = None,
+    executor: Executor | None = None,
+    save_every: float = 60.0,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Campaign:
     """Run cells 0 to `n` of a campaign into the folder `out`, leaving out those already there.
 
-    `batch_size` is the number of cells a shard, chosen for the device when left out. A cell that blows up is set
-    aside with the reason; nothing takes its place.
+    `engine` is amden's own on `device` when left out. `part` (i, m) runs the i-th of m equal parts of the cells: parts
+    may be run by several processes or machines at once, into the same folder or into others that `merge_campaigns`
+    brings together. An `executor`, any of `concurrent.futures`, gets the batches; only this process writes shards.
+    `batch_size` is the number of cells a shard, chosen for the engine when left out; it changes no cell.
 
-    Errors: `ValueError` if the folder holds a campaign of another protocol or seed, or shards of something else.
+    A cell that blows up, crystallises or evaporates is set aside with the reason; nothing takes its place. The state
+    of a batch is saved every `save_every` seconds, and what was interrupted goes on from it, bit for bit.
+
+    Errors: `ValueError` if the folder holds a campaign of another protocol, seed or engine, or shards of something
+    else, or if another process is writing these cells; `OSError` where a process of the executor died.
     """
     if n < 1:
         raise ValueError(f"`n` must be positive, got {n}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be positive, got {batch_size}")
-    machine, folder = choose_device(device), Path(out)
-    origin = {"protocol": asdict(protocol), "seed": seed}
-    failures = dict(_taken_up(folder, origin))
-    _write_manifest(folder, origin, n)
-    for first, end in _missing(folder, n, batch_size or _batch_size(machine)):
-        state = Progress(n, _covered(folder, n), len(failures), end - first, 0)
+    cells = cells_of_part(n, part)
+    engine, folder = engine or BuiltIn(choose_device(device)), CampaignFolder(out)
+    spawn_seeds(seed, 0)
+    origin = origin_of(protocol, seed, engine.name)
+    require_same(folder.path, folder.origin() or origin, origin)
+    with folder.claimed(cells) as claim:
+        claim.tidy()
+        claim.write_manifest(origin, n)
+        batches = [
+            Batch(protocol, seed, batch, engine, folder.state(batch), save_every)
+            for batch in folder.missing(cells, batch_size or engine.batch_size)
+        ]
+        state = Progress(len(cells), folder.covered(cells), len(folder.failures()), 0, 0)
         progress(state)
-        runs = run_protocol(
-            protocol,
-            spawn_seeds(seed, end - first, first=first).tolist(),
-            device=machine,
-            on_launch=lambda steps, lost, s=state: progress(replace(s, steps=steps, failed=s.failed + lost)),
-        )
-        failures |= _save(folder, first, runs, origin, machine)
-        _write_manifest(folder, origin, n)
-        progress(replace(state, done=_covered(folder, n), failed=len(failures), batch=0))
-    return Campaign(folder, max(n, *(end for _, end in _shards(folder)), 0), failures)
+
+        def show(batch: Batch, steps: int, lost: int) -> None:
+            progress(replace(state, failed=state.failed + lost, batch=len(batch.cells), steps=steps))
+
+        for outcome in _outcomes(batches, executor, show):
+            claim.write_shard(outcome.cells, outcome.content)
+            claim.write_manifest(origin, n)
+            state = replace(state, done=folder.covered(cells), failed=len(folder.failures()))
+            progress(state)
+    return Campaign(folder.path, sum(map(len, folder.shards())), folder.failures())
 
 
-def choose_device(device: str) -> Device:
-    """Where to simulate: `auto` is CUDA where there is a GPU and `numba-cuda`, else the CPU.
+def cells_of_part(n: int, part: tuple[int, int]) -> range:
+    """Cells of the i-th of m parts of `n` cells.
 
-    >>> choose_device("cpu")
-    'cpu'
+    >>> [cells_of_part(10, (i, 3)) for i in (1, 2, 3)]
+    [range(0, 3), range(3, 6), range(6, 10)]
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"`device` must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    usable = torch.cuda.is_available() and find_spec("numba_cuda") is not None
-    if device == "cuda" and not usable:
-        raise ValueError("`device` is 'cuda', but there is no GPU or no numba-cuda: pip install 'amden[cuda]'")
-    return "cuda" if usable and device != "cpu" else "cpu"
+    i, m = part
+    if not 1 <= i <= m:
+        raise ValueError(f"`part` must be i of m with 1 ≤ i ≤ m, got {i} of {m}")
+    return range(n * (i - 1) // m, n * i // m)
 
 
-def _batch_size(device: Device) -> int:
-    """Cells a shard: some tens of seconds of work on the CPU; on CUDA, one block a cell, every multiprocessor busy."""
-    if device == "cpu":
-        return 8 * (cpu_count() or 1)
-    return 8 * torch.cuda.get_device_properties(0).multi_processor_count
+@dataclass(frozen=True)
+class Outcome:
+    """A finished batch, ready to be written."""
+
+    cells: range
+    content: bytes
+    """The shard."""
 
 
-def _shards(folder: Path) -> list[tuple[int, int]]:
-    """First and end of each shard on disk, in order."""
-    names = (path.stem.split("-") for path in folder.glob("cells-*-*.safetensors"))
-    return sorted((int(first), int(end)) for _, first, end in names)
+@dataclass(frozen=True)
+class Batch:
+    """Cells to run together: what an executor gets. It writes nothing but its state, where the folder is in reach."""
+
+    protocol: Protocol
+    seed: int
+    cells: range
+    engine: CampaignEngine
+    state: Path
+    save_every: float
+
+    def run(self, on_launch: Callable[[int, int], None] = lambda steps, failed: None) -> Outcome:
+        """Run the cells, screen them, and pack what is left into a shard."""
+        origin = origin_of(self.protocol, self.seed, self.engine.name)
+        about = dict(self.engine.about())
+        keeper = None
+        if self.state.parent.is_dir():
+            kept_for = {**origin, "cells": [self.cells.start, self.cells.stop], **about}
+            keeper = StateFile(self.state, origin=kept_for, every=self.save_every)
+        seeds = spawn_seeds(self.seed, len(self.cells), first=self.cells.start).tolist()
+        runs = screened(self.protocol, self.engine.run(self.protocol, seeds, on_launch=on_launch, keeper=keeper))
+        index = torch.tensor([self.cells[place] for place in runs.kept], dtype=torch.float64)
+        frames = replace(runs.structures, properties={**runs.structures.properties, "index": index})
+        failures = {str(self.cells[place]): why for place, why in sorted(runs.failures.items())}
+        return Outcome(self.cells, shard.encoded(frames, provenance={**origin, **about, "failures": failures}))
 
 
-def _path(folder: Path, first: int, end: int) -> Path:
-    return folder / f"cells-{first:07d}-{end:07d}.safetensors"
-
-
-def _covered(folder: Path, n: int) -> int:
-    return sum(min(end, n) - min(first, n) for first, end in _shards(folder))
-
-
-def _missing(folder: Path, n: int, size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `size` cells that no shard holds."""
-    held = [(0, 0), *_shards(folder), (n, n)]
-    for (_, gap), (gap_end, _) in pairwise(held):
-        for first in range(gap, min(gap_end, n), size):
-            yield first, min(first + size, gap_end, n)
-
-
-def _taken_up(folder: Path, origin: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    """Failures of the shards already there, once their origin proved to be ours; leftovers of a kill are removed."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; a campaign needs a folder")
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-    if (folder / MANIFEST).exists():
-        _require_same(folder, _read_manifest(folder), origin)
-    for path in folder.glob("*.safetensors"):
-        provenance = load_provenance(path)
-        _require_same(folder, provenance, origin)
-        yield from ((int(i), reason) for i, reason in provenance["failures"].items())
-
-
-def _read_manifest(folder: Path) -> Mapping[str, Any]:
+def _outcomes(
+    batches: Sequence[Batch], executor: Executor | None, show: Callable[[Batch, int, int], None]
+) -> Iterator[Outcome]:
+    """Batches as they are finished: here, one after the other, or by the executor."""
+    if executor is None:
+        for batch in batches:
+            show(batch, 0, 0)
+            yield batch.run(lambda steps, lost, batch=batch: show(batch, steps, lost))
+        return
+    waiting: set[Any] = set()
     try:
-        return dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except ValueError:
-        raise ValueError(f"{folder / MANIFEST}: not the manifest of a campaign") from None
-
-
-def _require_same(folder: Path, found: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    if "protocol" not in found or "seed" not in found:
-        raise ValueError(f"{folder}: holds structures that no campaign made; choose another folder")
-    if found["seed"] != origin["seed"]:
-        raise ValueError(
-            f"{folder}: holds a campaign of seed {found['seed']}, not {origin['seed']}; choose another folder"
-        )
-    own = json.loads(json.dumps(origin["protocol"]))
-    for key in own.keys() - {"doc"}:
-        if found["protocol"].get(key) != own[key]:
-            raise ValueError(
-                f"{folder}: holds a campaign of another protocol (`{key}` is {found['protocol'].get(key)}, "
-                f"not {own[key]}); choose another folder"
-            )
-
-
-def _save(folder: Path, first: int, runs: Runs, origin: Mapping[str, Any], device: Device) -> dict[int, str]:
-    """Write a shard; returns its failures by index."""
-    failures = {first + place: reason for place, reason in runs.failures.items()}
-    end = first + len(runs.kept) + len(failures)
-    index = torch.tensor([first + place for place in runs.kept], dtype=torch.float64)
-    properties = {**runs.structures.properties, "index": index}
-    provenance = {**origin, "failures": failures, "device": _device_name(device), "versions": _versions()}
-    save_shard(_path(folder, first, end), replace(runs.structures, properties=properties), provenance=provenance)
-    return failures
-
-
-def _write_manifest(folder: Path, origin: Mapping[str, Any], n: int) -> None:
-    shards, failures = [], {}
-    for first, end in _shards(folder):
-        path = _path(folder, first, end)
-        lost = load_provenance(path)["failures"]
-        shards.append({"file": path.name, "first": first, "end": end, "failed": len(lost)})
-        failures |= lost
-    n = max(n, *(end for _, end in _shards(folder)), 0)
-    manifest = {**origin, "n": n, "shards": shards, "failures": failures, "versions": _versions()}
-    with storage.replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _device_name(device: Device) -> str:
-    return torch.cuda.get_device_name(0) if device == "cuda" else platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "amden": __version__,
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+        waiting = {executor.submit(Batch.run, batch) for batch in batches}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in sorted(done, key=lambda f: f.exception() is not None))
+    except BrokenExecutor:
+        raise OSError("a worker process died, killed or out of memory; finished cells are kept") from None
+    finally:
+        for future in waiting:
+            future.cancel()

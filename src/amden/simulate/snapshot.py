@@ -3,6 +3,7 @@
 What is kept when, and where, is decided by a `Keeper`; `StateFile` is the one that writes to a disk.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -54,7 +55,7 @@ class StateFile:
 
     def __init__(self, path: Path, *, origin: Mapping[str, Any], every: float = 60.0) -> None:
         self.path = path
-        self._origin = dict(origin)
+        self._origin = json.loads(json.dumps(origin))
         self._every = every
         self._last = time.monotonic()
 

@@ -1,0 +1,111 @@
+"""Who runs the cells of a campaign: the seam between `campaign` and the engines, and amden's own behind it.
+
+The others are in `lammps` and `ase_engine`.
+"""
+
+import platform
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from os import cpu_count
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from amden import __version__
+from amden.simulate.protocol import Protocol
+from amden.simulate.runs import LAUNCH, Device, Runs, run_protocol
+from amden.simulate.snapshot import Keeper
+
+
+@typing.runtime_checkable
+class CampaignEngine(typing.Protocol):
+    """What a campaign needs of an engine. Instances can be pickled: a campaign may send them to other processes."""
+
+    @property
+    def name(self) -> str:
+        """What cells depend on beside protocol and seed: those of another name do not go into the same folder."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Cells that are best run together."""
+        ...
+
+    def about(self) -> Mapping[str, Any]:
+        """Machine and versions, for the record."""
+        ...
+
+    def run(
+        self,
+        protocol: Protocol,
+        seeds: Sequence[int],
+        *,
+        on_launch: Callable[[int, int], None],
+        keeper: Keeper | None = None,
+    ) -> Runs:
+        """A cell for each seed, whatever the others are; `on_launch` and `keeper` as in `run_protocol`."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """amden's own engine."""
+
+    device: Device
+
+    @property
+    def name(self) -> str:
+        """The same on every device: cells of the CPU and of CUDA are alike, though not bit for bit."""
+        return "amden"
+
+    @property
+    def batch_size(self) -> int:
+        """Some tens of seconds of work on the CPU; on CUDA, one block a cell, every multiprocessor busy."""
+        if self.device == "cpu":
+            return 8 * (cpu_count() or 1)
+        return 8 * torch.cuda.get_device_properties(0).multi_processor_count
+
+    def about(self) -> Mapping[str, Any]:
+        """The processor, and the steps of a launch, which the means depend on in their last bits."""
+        name = torch.cuda.get_device_name(0) if self.device == "cuda" else processor()
+        return {"device": name, "launch": LAUNCH[self.device], "versions": versions(numba=numba.__version__)}
+
+    def run(
+        self,
+        protocol: Protocol,
+        seeds: Sequence[int],
+        *,
+        on_launch: Callable[[int, int], None],
+        keeper: Keeper | None = None,
+    ) -> Runs:
+        """See `run_protocol`."""
+        return run_protocol(protocol, seeds, device=self.device, on_launch=on_launch, keeper=keeper)
+
+
+def choose_device(device: str) -> Device:
+    """Where to simulate: `auto` is CUDA where there is a GPU and `numba-cuda`, else the CPU.
+
+    >>> choose_device("cpu")
+    'cpu'
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"`device` must be 'auto', 'cpu' or 'cuda', got {device!r}")
+    usable = torch.cuda.is_available() and find_spec("numba_cuda") is not None
+    if device == "cuda" and not usable:
+        raise ValueError("`device` is 'cuda', but there is no GPU or no numba-cuda: pip install 'amden[cuda]'")
+    return "cuda" if usable and device != "cpu" else "cpu"
+
+
+def processor() -> str:
+    """What this machine calls its processor."""
+    return platform.processor() or platform.machine()
+
+
+def versions(**others: str) -> dict[str, str]:
+    """Versions of what cells depend on."""
+    own = {"amden": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    return dict(sorted({**own, **others}.items()))
