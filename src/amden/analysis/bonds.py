@@ -74,7 +74,7 @@ def coordination(structures: Structures, *, cutoff: Cutoff = 2.9, centre: str | 
     6.0
     """
     _require_present(structures, centre)
-    bonds, _ = bond_counts(structures, cutoffs=_cutoffs(structures, cutoff), n_bins=1)
+    bonds, _ = bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=1)
     system = structures.system.cpu().numpy()
     if centre is not None:
         chosen = structures.species.cpu().numpy() == atomic_number(centre)
@@ -103,7 +103,7 @@ def bond_angles(
     if n_bins < 1 or abs(n_bins * bin_width - 180.0) > 1e-6:
         raise ValueError(f"`bin_width` must divide 180 degrees, got {bin_width}")
     _require_present(structures, centre)
-    _, counts = bond_counts(structures, cutoffs=_cutoffs(structures, cutoff), n_bins=n_bins)
+    _, counts = bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=n_bins)
     of_centres = counts.sum(1) if centre is None else counts[:, kinds(structures).index(atomic_number(centre))]
     if not of_centres.any():
         raise ValueError(f"`cutoff` finds no bond angle: no atom has two neighbours within {cutoff} Å")
@@ -122,7 +122,11 @@ def _require_present(structures: Structures, centre: str | None) -> None:
         raise ValueError(f"`centre` {centre!r} does not occur in the structures, which have {present}")
 
 
-def _cutoffs(structures: Structures, cutoff: Cutoff) -> Float[np.ndarray, "kinds kinds"]:
+def cutoff_matrix(structures: Structures, cutoff: Cutoff) -> Float[np.ndarray, "kinds kinds"]:
+    """Bond lengths in Å between the `kinds` of atoms; 0 for pairs that never bond.
+
+    Errors: `ValueError` if a mapping names no pair of elements that occur.
+    """
     present = kinds(structures)
     if not isinstance(cutoff, Mapping):
         return np.full((len(present), len(present)), float(cutoff))

@@ -7,13 +7,13 @@ small. Nothing is kept but the counts: no lists of pairs. What the counts mean i
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import acos, pi, sqrt
-from typing import Any, TypeVar, no_type_check
+from typing import TypeVar, no_type_check
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from amden.analysis.compiler import compiled
 from amden.analysis.grid import Grid, grids, kinds
 from amden.structure import Structures
 
@@ -23,15 +23,7 @@ STRETCH = 8192
 """Atoms counted at a time: a larger system is cut, so that it keeps all cores busy."""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by Numba, free of the interpreter's lock, kept on disk where a folder can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no place for the cache, as in a read-only installation without a home
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 @no_type_check
 def _neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, other):
     """Number of images within the reach of sorted atom `i`; their vectors go to `found`, their atoms to `other`.
@@ -63,7 +55,7 @@ def _neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, o
     return count
 
 
-@_compiled
+@compiled
 @no_type_check
 def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, counts):
     """Add the distances below `reach` from the sorted atoms `begin` to `end` to `counts[kind, kind, bin]`."""
@@ -79,7 +71,7 @@ def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, s
             counts[kinds[i], kinds[other[k]], min(int(distance * scale), counts.shape[2] - 1)] += 1
 
 
-@_compiled
+@compiled
 @no_type_check
 def _count_bonds(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, cutoffs, bonds, counts):
     """Bonds of the sorted atoms `begin` to `end` to `bonds[atom]`, angles between them to `counts[kind, bin]`."""

@@ -1,0 +1,18 @@
+"""Compilation by Numba of the loops under `analysis`, in one place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function compiled by Numba, free of the interpreter's lock, kept on disk where a folder can be written.
+
+    The tests' import hook wraps annotated functions in a check that Numba cannot compile: leave annotations out, and
+    say `no_type_check`.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no place for the cache, as in a read-only installation without a home
+        return numba.njit(nogil=True)(function)
