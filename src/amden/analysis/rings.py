@@ -4,7 +4,7 @@ closing
     One shortest path that closes each bond, as in the paper (after Guttman, J. Non-Cryst. Solids 116, 145 (1990)).
     Where several are equally short, the one that networkx would find: this depends on the order of the atoms, and with
     it the mean size scatters by 0.02 in cells of 100 atoms of silica. Another choice, as when bonds are taken out of
-    the graph and put back last, shifts it by as much. The paper's average ring size is `per_system` with `counted="Si"`.
+    the graph and put back last, shifts it by as much. The paper's size is `per_system` with `counted="Si"`.
 guttman
     All shortest paths that close each bond: the same without the chance.
 king
