@@ -1,0 +1,122 @@
+"""Stresses after relaxing atoms in fixed cells, for the elastic constants of `analysis.elastic`.
+
+Both factories give a callable of positions, cells, numbers of atoms and atomic numbers, as that module asks for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from jaxtyping import Bool, Float64
+from scipy.optimize import minimize
+
+from amden.elements import atomic_number, symbol
+from amden.simulate.potentials import Potential
+from amden.simulate.relaxation import Relaxation, relax
+
+
+@dataclass(frozen=True)
+class RelaxedStress:
+    """Stress of systems whose atoms were relaxed in fixed cells."""
+
+    stress: Float64[np.ndarray, "systems 3 3"]
+    """In eV/Å³, tension positive."""
+    converged: Bool[np.ndarray, " systems"]
+    """Whether no force exceeds the tolerance."""
+
+
+def relaxed_stress(
+    potential: Potential,
+    *,
+    force_tolerance: float = 1e-5,
+    max_steps: int = 5000,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Relaxation]:
+    """A callable that relaxes the atoms of a batch with a built-in potential until no force exceeds the tolerance.
+
+    Errors of the callable: `ValueError` for an element that the potential does not know, and those of `relax`.
+
+    >>> from amden.analysis.elastic import elastic_tensor
+    >>> from amden.simulate.potentials import StillingerWeber
+    >>> from amden.testing import diamond
+    >>> silicon = elastic_tensor(diamond(), stress=relaxed_stress(StillingerWeber(), device="cpu"))
+    >>> silicon.tensor[0, 0, [0, 1]].round(1).tolist(), silicon.tensor[0, 3, 3].round(1).item()
+    ([151.4, 76.4], 56.4)
+    """
+    numbers = np.array([atomic_number(name) for name in potential.symbols])
+
+    def stress(positions: np.ndarray, cells: np.ndarray, n_atoms: np.ndarray, species: np.ndarray) -> Relaxation:
+        matches = species[:, None] == numbers
+        known = matches.any(axis=1)
+        if not known.all():
+            stranger = symbol(int(species[~known][0]))
+            raise ValueError(f"the potential does not know {stranger}, it knows {', '.join(potential.symbols)}")
+        return relax(
+            potential,
+            positions,
+            cells,
+            n_atoms,
+            species=matches.argmax(axis=1),
+            cell="fixed",
+            force_tolerance=force_tolerance,
+            max_steps=max_steps,
+            device=device,
+        )
+
+    return stress
+
+
+def calculator_stress(
+    make_calculator: Callable[[], Calculator], *, force_tolerance: float = 1e-5, max_steps: int = 5000
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], RelaxedStress]:
+    """A callable that relaxes the atoms of a batch with any ASE calculator, one system after the other, by L-BFGS.
+
+    With `max_steps` of 0 the atoms stay where the strain puts them.
+
+    Errors: `ValueError` for a tolerance that is not positive or `max_steps` below 0.
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> copper = bulk("Cu", cubic=True)
+    >>> batch = copper.positions, copper.cell.array[None], np.array([4]), copper.numbers
+    >>> calculator_stress(EMT)(*batch).converged.tolist()
+    [True]
+    """
+    if not (force_tolerance > 0.0 and max_steps >= 0):
+        raise ValueError(
+            f"`force_tolerance` must be positive and `max_steps` not negative, got {force_tolerance} and {max_steps}"
+        )
+
+    def stress(positions: np.ndarray, cells: np.ndarray, n_atoms: np.ndarray, species: np.ndarray) -> RelaxedStress:
+        calculator, ends = make_calculator(), np.cumsum(n_atoms)
+        tensors, at_rest = [], []
+        for cell, start, end in zip(cells, ends - n_atoms, ends, strict=True):
+            atoms = Atoms(species[start:end], positions[start:end], cell=cell, pbc=True, calculator=calculator)
+            at_rest.append(_relaxed(atoms, force_tolerance, max_steps))
+            tensors.append(atoms.get_stress(voigt=False))
+        return RelaxedStress(np.array(tensors, dtype=np.float64), np.array(at_rest))
+
+    return stress
+
+
+def _relaxed(atoms: Atoms, force_tolerance: float, max_steps: int) -> bool:
+    """Move the atoms to rest, and say whether they are."""
+
+    def largest() -> float:
+        return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+
+    def energy_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+        atoms.set_positions(x.reshape(-1, 3))
+        return atoms.get_potential_energy(), -atoms.get_forces().ravel()
+
+    while max_steps > 0 and largest() > force_tolerance:
+        options = {"maxiter": max_steps, "maxfun": 2 * max_steps + 20, "gtol": force_tolerance / 2.0, "ftol": 0.0}
+        found = minimize(
+            energy_and_gradient, atoms.positions.ravel().copy(), jac=True, method="L-BFGS-B", options=options
+        )
+        atoms.set_positions(found.x.reshape(-1, 3))
+        max_steps = max_steps - found.nit if found.nit > 0 else 0
+    return largest() <= force_tolerance
