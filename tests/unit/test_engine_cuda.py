@@ -3,54 +3,59 @@
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import jaxtyping
 import numpy as np
 import pytest
 
 from amden.simulate.engine import MDState, Segment, run, thermal_state
+from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.packing import random_packing
-from amden.simulate.potentials import StillingerWeber
+from amden.simulate.potentials import StillingerWeber, munetoh_silica
 
-SW = StillingerWeber()
+SW, SILICA = StillingerWeber(), munetoh_silica()
 SEGMENT = Segment(5, temperature=(2000.0, 1000.0), pressure=1.0, interval=2)
 SIMULATION = f"""
 import sys
 import jaxtyping
 import numpy as np
 from amden.simulate.engine import MDState, Segment, run
-from amden.simulate.potentials import StillingerWeber
+from amden.simulate.potentials import StillingerWeber, munetoh_silica
 
-state, segment, silicon = MDState(**np.load(sys.argv[1])), {SEGMENT!r}, StillingerWeber()
-state, _ = run(state, silicon, segment, device="cuda", n_steps=3)
-state, record = run(state, silicon, segment, device="cuda", first_step=3)
+state, segment, potential = MDState(**np.load(sys.argv[1])), {SEGMENT!r}, eval(sys.argv[2])
+state, _ = run(state, potential, segment, device="cuda", n_steps=3)
+state, record = run(state, potential, segment, device="cuda", first_step=3)
 np.savez(sys.argv[1], failure=record.failure, pressure=record.final.pressure, **vars(state))
 """
 
 
 @pytest.fixture
 def state():
-    """A cube and a skewed cell."""
-    starts = [random_packing(n, volume=8.5**3, min_distance=2.2, seed=n) for n in (20, 22)]
+    """A cube, and a skewed cell of more atoms than a warp has threads."""
+    starts = [random_packing(n, volume=8.5**3, min_distance=2.0, seed=n) for n in (20, 33)]
     skewed = np.array([[9.0, 0.0, 0.0], [1.0, 8.5, 0.0], [-1.0, 0.5, 9.0]])
     return thermal_state(
         SW,
         np.concatenate([starts[0][0], starts[1][0] / 8.5 @ skewed]),
         cell=np.stack([starts[0][1], skewed]),
-        n_atoms=np.array([20, 22]),
+        n_atoms=np.array([20, 33]),
         seed=np.array([1, 2]),
         temperature=2000.0,
     )
 
 
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, tmp_path):
+@pytest.mark.parametrize("potential", [SW, SILICA], ids=["StillingerWeber()", "munetoh_silica()"])
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, request, tmp_path):
     pytest.importorskip("numba_cuda")
+    if potential is SILICA:
+        kinds = (np.arange(len(state.species)) % 3 > 0).astype(np.uint8)
+        state = replace(state, species=kinds)
     path = tmp_path / "state.npz"
     np.savez(path, **vars(state))
     # -W: integers of numpy complain when they wrap around, as they should here
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SIMULATION, path],
+        [sys.executable, "-W", "ignore", "-c", SIMULATION, path, request.node.callspec.id],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
@@ -58,12 +63,22 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     simulated = np.load(path)
-    compiled, record = run(state, SW, SEGMENT)
+    compiled, record = run(state, potential, SEGMENT)
     assert not simulated["failure"].any()
     for name, atol in {"positions": 1e-5, "velocities": 1e-3, "cell": 1e-5, "step": 0.0}.items():
         np.testing.assert_allclose(simulated[name], getattr(compiled, name), rtol=0.0, atol=atol)
     np.testing.assert_allclose(simulated["pressure"], record.final.pressure, atol=1e-3)
     assert {field.name for field in fields(MDState)} <= set(simulated)
+
+
+@pytest.mark.parametrize("potential", [SW, SILICA], ids=["silicon", "silica"])
+def test_what_is_read_most_lies_in_shared_memory(potential):
+    assert [Memory.of(potential, n).shared_lists for n in (64, 192, 256, 384, 512)] == [True, True, True, False, False]
+    assert Memory.of(potential, 512).shared_moments == (potential is SW)
+    for n in (64, 256, 512):
+        lists, near, moments = Memory.of(potential, n).elsewhere(7)
+        assert {lists[0][0], near[0][0]} == {1 if n < 300 else 7}
+        assert moments[0][0] == (7 if n == 512 and potential is SILICA else 1)
 
 
 def test_a_missing_device_is_named(state, monkeypatch):

@@ -48,16 +48,16 @@ def attendant(jit: Callable[[Callable], Any]) -> Any:
 
     Takes a sample, looks for failures and, unless this is the `last` step, moves thermostat and barostat. Returns the
     number of a failure or 0. `when` is the step, the progress along the ramp from 0 to 1 and the time in ps since the
-    last visit; `reaches` the cutoff and the reach of the neighbour list; `work` the `Workspace`.
+    last visit; `reaches` the shortest and the longest cutoff and the skin of the lists; `work` the `Workspace`.
     """
     update, sample, check, couple = metrics(jit), _sampler(jit), _checker(jit), _coupler(jit)
 
     def attend(n, seed, when, last, reaches, plan, cell, record, work):
-        cutoff, reach = reaches
+        shortest, longest, skin = reaches
         total, control = work.total, work.control
         volume = update(cell, plan[TIMESTEP], work.metric, work.drift)
         soft = plan[MAX_DISPLACEMENT] < math.inf
-        failure = check(n, total, cell, volume, cutoff, soft)
+        failure = check(n, total, cell, volume, longest, soft)
         if failure != 0:
             return failure
         sample(n, volume, total, record)
@@ -68,7 +68,8 @@ def attendant(jit: Callable[[Callable], Any]) -> Any:
         control[DRIFT_Z] = total[PZ] / total[MASS] if soft else 0.0
         if couple(n, seed, when, total, plan, volume, cell, control):
             update(cell, plan[TIMESTEP], work.metric, work.drift)
-            spare = max(control[STRETCH] * reach - cutoff, 0.0) * 0.5
+            growth = control[STRETCH] - 1.0
+            spare = max(control[STRETCH] * skin + min(growth * shortest, growth * longest), 0.0) * 0.5
             control[LIMIT2] = spare * spare
         return 0
 

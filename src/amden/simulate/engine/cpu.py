@@ -1,4 +1,4 @@
-"""The engine on the CPU: one system a task, systems in parallel on threads."""
+"""The engine on the CPU: one system a task, systems in parallel on threads, the largest first."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +30,9 @@ def _machine() -> Machine:
     return Machine(
         jit=jit,
         exp=jit(lambda x: math.exp(x)),
+        log=jit(lambda x: math.log(x)),
+        sin=jit(lambda x: math.sin(x)),
+        cos=jit(lambda x: math.cos(x)),
         rsqrt=jit(lambda x: one / math.sqrt(x)),
         inverse=jit(lambda x: one / x),
         nearest=jit(lambda x: np.int32(np.rint(x))),
@@ -67,10 +70,12 @@ def advance(
             systems.record[s],
         )
 
-    diagonal = systems.diagonal()
+    diagonal, failure = systems.diagonal(), np.empty(len(systems.cell), np.int64)
+    largest_first = np.argsort(-systems.n_atoms, kind="stable")
     pool = ThreadPoolExecutor(numba.get_num_threads())
     try:
-        return np.array(list(pool.map(system, range(len(systems.cell)))), np.int64)
+        failure[largest_first] = list(pool.map(system, largest_first.tolist()))
+        return failure
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt waits for the systems under way only
 
@@ -78,7 +83,7 @@ def advance(
 @lru_cache(maxsize=8)
 def _compiled(potential: Potential, *, diagonal: bool) -> Any:
     run = trajectory(_machine(), potential, skin=_SKIN, diagonal=diagonal)
-    rows = max(potential.n_moments, 1)
+    rows, more_rows = potential.n_moments, potential.n_neighbor_moments
 
     def system(fixed, velocities, kicks, species, seed, step0, n_steps, ramp, plan, cell, record):
         n = fixed.shape[0]
@@ -94,7 +99,7 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
             force=np.empty((3, n), np.float32),
             kick=kicks,
             species=species,
-            moments=np.empty((rows, n), np.float32),
+            moments=np.empty((n, rows + more_rows * most_near), np.float32).T,
             listed=np.empty((n, most_listed + 1), np.uint16).T,
             n_listed=np.empty(n, np.int32),
             near=np.empty((n, most_near + 1), np.uint16).T,

@@ -1,7 +1,8 @@
 """The way to CUDA and back: one block of threads a system, thousands of steps a launch.
 
-Systems are grouped by size; the size of a system alone decides how many threads it gets, so that its sums are added in
-the same order in any batch.
+The size of a system alone decides how many threads it gets, so that its sums are added in the same order in any batch.
+Systems of one number of threads are one grid; all grids run side by side, the largest systems first, so that small ones
+fill the multiprocessors that large ones leave.
 """
 
 import warnings
@@ -11,11 +12,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numba.core.errors import NumbaPerformanceWarning
 
+from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.engine.systems import Systems
 from amden.simulate.potentials.potential import Potential
 
-_CAPACITIES = 64, 128, 256, 512
-"""Atoms, and threads, of a block."""
+_CAPACITIES = 64, 128, 192, 256, 384, 512
+"""Atoms that the memory of a block is made for; one kernel each."""
+_WARP = 32
+"""Threads come in multiples of this."""
 
 
 def advance(
@@ -26,7 +30,7 @@ def advance(
     ramp: tuple[int, int, int],
     plan: Float64[np.ndarray, " numbers"],
 ) -> Int64[np.ndarray, " systems"]:
-    """Runs all systems in place, one launch for each size and kind of cell; returns the failure of each."""
+    """Runs all systems in place, one launch for each number of threads and kind of cell; returns their failures."""
     cuda = _cuda()
     from amden.simulate.engine import cuda_kernel
 
@@ -34,21 +38,24 @@ def advance(
         raise ValueError(
             f"`n_atoms` must be at most {_CAPACITIES[-1]} on cuda, got {systems.n_atoms.max()}: use the cpu"
         )
-    capacity = np.array(_CAPACITIES)[np.searchsorted(_CAPACITIES, systems.n_atoms)]
-    diagonal = systems.diagonal()
-    failure = cuda.to_device(np.zeros(len(capacity), np.int64))
+    threads, diagonal = -(-systems.n_atoms // _WARP) * _WARP, systems.diagonal()
+    failure = cuda.to_device(np.zeros(len(threads), np.int64))
     fields = ("fixed", "velocities", "kicks", "species", "seed", "step", "n_atoms", "offsets", "cell", "record")
     on_device = {name: cuda.to_device(getattr(systems, name)) for name in fields}
-    for size, kind in sorted(set(zip(capacity.tolist(), diagonal.tolist(), strict=True))):
-        order = np.flatnonzero((capacity == size) & (diagonal == kind))
-        kernel = cuda_kernel.compiled(potential, capacity=size, diagonal=kind)
-        lists = len(order) if size > cuda_kernel.SHARED_LISTS_UP_TO else 1
-        listed = cuda.device_array((lists, cuda_kernel.MOST_LISTED, size), np.uint16)
-        near = cuda.device_array((lists, cuda_kernel.MOST_NEAR + 1, size), np.uint16)
-        arguments = cuda.to_device(order), *on_device.values(), n_steps, *ramp, cuda.to_device(plan), listed, near
+    on_device_plan, kept = cuda.to_device(plan), []
+    cuda.synchronize()
+    for n_threads, kind in sorted(set(zip(threads.tolist(), diagonal.tolist(), strict=True)), reverse=True):
+        chosen = np.flatnonzero((threads == n_threads) & (diagonal == kind))
+        order = cuda.to_device(chosen[np.argsort(-systems.n_atoms[chosen], kind="stable")])
+        capacity = _CAPACITIES[int(np.searchsorted(_CAPACITIES, n_threads))]
+        elsewhere = [cuda.device_array(*array) for array in Memory.of(potential, capacity).elsewhere(len(chosen))]
+        arguments = order, *on_device.values(), n_steps, *ramp, on_device_plan, *elsewhere, failure
+        kernel = cuda_kernel.compiled(potential, capacity=capacity, diagonal=kind)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
-            kernel[len(order), size](*arguments, failure)
+            kernel[len(chosen), n_threads, cuda.stream()](*arguments)
+        kept.append(arguments)  # to free memory would wait for the grid
+    cuda.synchronize()
     for name in ("fixed", "velocities", "cell", "record"):
         on_device[name].copy_to_host(getattr(systems, name))
     return failure.copy_to_host()

@@ -14,15 +14,9 @@ import numpy as np
 from numba import config, cuda
 
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
+from amden.simulate.engine.cuda_memory import SKIN, Memory
 from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.potentials.potential import Potential
-
-SHARED_LISTS_UP_TO = 256
-"""Atoms up to which the neighbour lists fit into the 48 kB of static shared memory; else they are in global memory."""
-MOST_LISTED, MOST_NEAR = 64, 31
-"""Room for neighbours of an atom in the list and within the cutoff."""
-SKIN = 1.0
-"""Å; only the speed depends on it."""
 
 _REGISTERS = 64
 """A thread, so that four blocks of 256 threads live on a multiprocessor."""
@@ -30,11 +24,11 @@ _REGISTERS = 64
 
 @lru_cache(maxsize=16)
 def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
-    """The kernel of a potential for systems of up to `capacity` atoms, one thread each."""
+    """The kernel of a potential for systems of up to `capacity` atoms, launched with at least a thread for each."""
     options = {}
     if not config.ENABLE_CUDASIM:
         options["max_registers"] = _REGISTERS
-    if not config.ENABLE_CUDASIM and capacity <= SHARED_LISTS_UP_TO:
+    if not config.ENABLE_CUDASIM and Memory.of(potential, capacity).shared_lists:
         options["shared_memory_carveout"] = "maxshared"
     launch = inspect.unwrap(kernel(potential, capacity=capacity, diagonal=diagonal))
     return cuda.jit(launch, fastmath=True, **options)
@@ -51,37 +45,49 @@ def machine() -> Machine:
     if config.ENABLE_CUDASIM:
         rsqrt, inverse = (lambda x: one / np.sqrt(x)), (lambda x: one / x)
         nearest = lambda x: np.int32(np.rint(x))  # noqa: E731
-        exp = np.exp
+        exp, log, sin, cos = np.exp, np.log, np.sin, np.cos
     else:
         from numba.cuda import libdevice
 
-        exp, rsqrt, nearest = libdevice.fast_expf, libdevice.rsqrtf, libdevice.float2int_rn
+        exp, log, sin, cos = libdevice.fast_expf, libdevice.fast_logf, libdevice.fast_sinf, libdevice.fast_cosf
+        rsqrt, nearest = libdevice.rsqrtf, libdevice.float2int_rn
         inverse = jit(lambda x: libdevice.fast_fdividef(one, x))
     sync = jit(lambda: cuda.syncthreads())
     any_thread = jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0)
-    return Machine(jit=jit, exp=exp, rsqrt=rsqrt, inverse=inverse, nearest=nearest, sync=sync, any=any_thread)
+    return Machine(
+        jit=jit,
+        exp=exp,
+        log=log,
+        sin=sin,
+        cos=cos,
+        rsqrt=rsqrt,
+        inverse=inverse,
+        nearest=nearest,
+        sync=sync,
+        any=any_thread,
+    )
 
 
 def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     """The CUDA kernel as a Python function: the system of its block, from global to shared memory, run, and back."""
     run = trajectory(machine(), potential, skin=SKIN, diagonal=diagonal)
-    rows, listed_rows, near_rows = max(potential.n_moments, N_SUMS), MOST_LISTED, MOST_NEAR + 1
-    shared_lists = capacity <= SHARED_LISTS_UP_TO
-    index = np.uint8 if capacity <= 256 else np.uint16
+    memory = Memory.of(potential, capacity)
+    rows, listed_rows, near_rows, index = memory.moments, memory.listed, memory.near, memory.index
+    shared_lists, shared_moments = memory.shared_lists, memory.shared_moments
     integer, real, double, long = np.int32, np.float32, np.float64, np.int64
 
     def launch(
         order, fixed_all, velocities, kicks, species, seed, step, n_atoms, offsets, cell, record,
-        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, failure,
+        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, moments_all, failure,
     ):  # fmt: skip
-        system, thread = order[cuda.blockIdx.x], cuda.threadIdx.x
+        system, thread, n_threads = order[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockDim.x
         n, start = integer(n_atoms[system]), offsets[system]
         fixed = cuda.shared.array((3, capacity), integer)
         origin = cuda.shared.array((3, capacity), integer)
         velocity = cuda.shared.array((3, capacity), real)
         force = cuda.shared.array((3, capacity), real)
         kick = cuda.shared.array(capacity, real)
-        moments = cuda.shared.array((rows, capacity), real)
+        kind = cuda.shared.array(capacity, np.uint8)
         n_listed = cuda.shared.array(capacity, np.uint8)
         n_near = cuda.shared.array(capacity, np.uint8)
         metric = cuda.shared.array(9, real)
@@ -94,19 +100,22 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
             near = cuda.shared.array((near_rows, capacity), index)
         else:
             listed, near = listed_all[cuda.blockIdx.x], near_all[cuda.blockIdx.x]
+        if shared_moments:  # noqa: SIM108 - the branch is chosen when this is compiled
+            moments = cuda.shared.array((rows, capacity), real)
+        else:
+            moments = moments_all[cuda.blockIdx.x]
         if thread < n:
-            kick[thread] = kicks[start + thread]
+            kick[thread], kind[thread] = kicks[start + thread], species[start + thread]
             for d in range(3):
                 fixed[d, thread] = fixed_all[start + thread, d]
                 velocity[d, thread] = velocities[start + thread, d]
         cuda.syncthreads()
-        own = species[start : start + n]
         work = Workspace(
-            fixed, origin, velocity, force, kick, own, moments, listed, n_listed, near, n_near,
+            fixed, origin, velocity, force, kick, kind, moments, listed, n_listed, near, n_near,
             metric, drift, control, moments, total, verdict,
         )  # fmt: skip
         ramp = interval, ramp_start, ramp_length
-        run(thread, capacity, n, seed[system], step[system], n_steps, ramp, plan, cell[system], record[system], work)
+        run(thread, n_threads, n, seed[system], step[system], n_steps, ramp, plan, cell[system], record[system], work)
         if thread < n:
             for d in range(3):
                 fixed_all[start + thread, d] = fixed[d, thread]

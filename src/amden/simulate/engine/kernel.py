@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amden.simulate.engine import coupling as c
-from amden.simulate.engine.verlet import displacement, drifter, lister, selector
+from amden.simulate.engine.verlet import displacement, drifter, lister, reach, selector
 from amden.simulate.potentials.potential import Potential, Tools
 
 
@@ -27,6 +27,12 @@ class Machine:
     """Compiles a device function."""
     exp: Any
     """exp of a float32."""
+    log: Any
+    """log of a float32."""
+    sin: Any
+    """sin of a float32 from 0 to π/2."""
+    cos: Any
+    """cos of a float32 from 0 to π/2."""
     rsqrt: Any
     """1/√x of a float32."""
     inverse: Any
@@ -102,6 +108,9 @@ def _tools(machine: Machine, vector: Any) -> Tools:
         real=real,
         index=index,
         exp=machine.exp,
+        log=machine.log,
+        sin=machine.sin,
+        cos=machine.cos,
         rsqrt=machine.rsqrt,
         inverse=machine.inverse,
         n_near=jit(lambda geometry, i: index(geometry.n_near[i])),
@@ -117,15 +126,15 @@ def _forcer(machine: Machine, potential: Potential, vector: Any) -> Any:
 
     Returns the thread's share of energy and virial, and whether an atom has more neighbours than there is room for.
     """
-    select, sync = selector(machine.jit, vector), machine.sync
+    select = selector(machine.jit, vector, reach(machine.jit, potential.cutoffs, skin=0.0))
     first, second = potential.phases(_tools(machine, vector))
-    cutoff2 = np.float32(potential.cutoff**2)
+    sync = machine.sync
 
     def forces(thread, n_threads, n, kicked, work):
         full = False
         geometry = Geometry(work.fixed, work.species, work.near, work.n_near, work.metric)
         for i in range(thread, n, n_threads):
-            if select(i, work.fixed, work.metric, cutoff2, work.listed, work.n_listed, work.near, work.n_near):
+            if select(i, work.fixed, work.metric, work.species, work.listed, work.n_listed, work.near, work.n_near):
                 full = True
             first(i, geometry, work.moments)
         sync()
@@ -223,12 +232,13 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
     left in `work.verdict`.
     """
     vector = displacement(machine.jit, diagonal=diagonal)
-    build, forces = lister(machine.jit, vector), _forcer(machine, potential, vector)
+    build = lister(machine.jit, vector, reach(machine.jit, potential.cutoffs, skin=skin))
+    forces = _forcer(machine, potential, vector)
     measure, move = _summer(machine), _mover(machine, vector, diagonal=diagonal)
     update, attend = c.metrics(machine.jit), c.attendant(machine.jit)
     sync, any_thread, real = machine.sync, machine.any, np.float32
-    reaches = float(potential.cutoff), float(potential.cutoff + skin)
-    one, reach2, spare2 = real(1), real((potential.cutoff + skin) ** 2), real(skin**2 / 4)
+    shortest, longest = min(map(min, potential.cutoffs)), max(map(max, potential.cutoffs))
+    reaches, one, spare2 = (float(shortest), float(longest), float(skin)), real(1), real(skin**2 / 4)
 
     def run(thread, n_threads, n, seed, step0, n_steps, ramp, plan, cell, record, work):
         interval, ramp_start, ramp_length = ramp
@@ -245,7 +255,7 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
                     work.control[c.STRETCH] = one
                     work.control[c.LIMIT2] = spare2
                 if build(
-                    thread, n_threads, n, work.fixed, work.origin, work.metric, reach2, work.listed, work.n_listed
+                    thread, n_threads, n, work.fixed, work.origin, work.metric, work.species, work.listed, work.n_listed
                 ):
                     overflow = 1.0
             energy, virial, full = forces(thread, n_threads, n, local > 0, work)

@@ -54,8 +54,17 @@ def drifter(jit: Callable[[Callable], Any], nearest: Any, *, diagonal: bool) -> 
     return jit(orthorhombic if diagonal else triclinic)
 
 
-def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
-    """`build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed)`: all atoms within √reach2.
+def reach(jit: Callable[[Callable], Any], cutoffs: tuple[tuple[float, ...], ...], *, skin: float) -> Any:
+    """`reach2(species, i, j)`: the square of the cutoff of two atoms and the skin, Å²."""
+    squares = np.array([[(cutoff + skin) ** 2 for cutoff in row] for row in cutoffs], np.float32)
+    if squares.size == 1:
+        square = squares[0, 0]
+        return jit(lambda species, i, j: square)
+    return jit(lambda species, i, j: squares[species[i], species[j]])
+
+
+def lister(jit: Callable[[Callable], Any], vector: Any, reach2: Any) -> Any:
+    """`build(thread, n_threads, n, fixed, origin, metric, species, listed, n_listed)`: all atoms within reach.
 
     Returns whether some atom has more than there is room for: the last row is spare. `origin` takes the positions of
     this moment.
@@ -63,7 +72,7 @@ def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
     index = np.uint32
     none, one = index(0), index(1)
 
-    def build(thread, n_threads, n, fixed, origin, metric, reach2, listed, n_listed):
+    def build(thread, n_threads, n, fixed, origin, metric, species, listed, n_listed):
         room, end, full = index(listed.shape[0] - 1), index(n), False
         i = index(thread)
         while i < end:
@@ -71,7 +80,7 @@ def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
             while j < end:
                 x, y, z = vector(fixed, i, fixed, j, metric)
                 listed[count if count < room else room, i] = j
-                inside = (x * x + y * y + z * z < reach2) & (j != i)
+                inside = (x * x + y * y + z * z < reach2(species, i, j)) & (j != i)
                 count = index(count + (one if inside else none))
                 j = index(j + one)
             full = full or count > room
@@ -83,22 +92,22 @@ def lister(jit: Callable[[Callable], Any], vector: Any) -> Any:
     return jit(build)
 
 
-def selector(jit: Callable[[Callable], Any], vector: Any) -> Any:
-    """`select(i, fixed, metric, cutoff2, listed, n_listed, near, n_near)`: those of the list within the cutoff.
+def selector(jit: Callable[[Callable], Any], vector: Any, cutoff2: Any) -> Any:
+    """`select(i, fixed, metric, species, listed, n_listed, near, n_near)`: those of the list within the cutoff.
 
     Returns whether there are more than there is room for: the last row of `near` is spare.
     """
     index = np.uint32
     none, one = index(0), index(1)
 
-    def select(i, fixed, metric, cutoff2, listed, n_listed, near, n_near):
+    def select(i, fixed, metric, species, listed, n_listed, near, n_near):
         room, end = index(near.shape[0] - 1), index(n_listed[i])
         count, k = none, none
         while k < end:
             j = listed[k, i]
             x, y, z = vector(fixed, i, fixed, j, metric)
             near[count if count < room else room, i] = j
-            inside = x * x + y * y + z * z < cutoff2
+            inside = x * x + y * y + z * z < cutoff2(species, i, j)
             count = index(count + (one if inside else none))
             k = index(k + one)
         n_near[i] = count if count < room else room

@@ -6,5 +6,16 @@ A potential is a frozen dataclass that satisfies :class:`Potential`; nothing her
 from amden.simulate.potentials.evaluation import Evaluation, evaluate
 from amden.simulate.potentials.potential import Potential, Tools
 from amden.simulate.potentials.stillinger_weber import StillingerWeber
+from amden.simulate.potentials.tersoff import Tersoff, TersoffBond, TersoffCenter, munetoh_silica
 
-__all__ = ["Evaluation", "Potential", "StillingerWeber", "Tools", "evaluate"]
+__all__ = [
+    "Evaluation",
+    "Potential",
+    "StillingerWeber",
+    "Tersoff",
+    "TersoffBond",
+    "TersoffCenter",
+    "Tools",
+    "evaluate",
+    "munetoh_silica",
+]

@@ -92,12 +92,16 @@ def _check(potential: Potential, positions: np.ndarray, cells: np.ndarray, n_ato
 def _compiled(potential: Potential) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Energies, forces and virial of one system."""
     first, second = potential.phases(_float64_tools())
-    cutoff, n_moments = potential.cutoff, potential.n_moments
+    cutoff, n_moments, n_neighbor_moments = potential.cutoff, potential.n_moments, potential.n_neighbor_moments
 
     def evaluate_system(positions, bins, shape, around, cell, species):
         n = positions.shape[0]
         geometry = (*neighbor_list(positions, bins, shape, around, cell, cutoff), species)
-        moments = np.empty((n_moments, n))
+        rows = n_moments
+        if n_neighbor_moments > 0:
+            for i in range(n):
+                rows = max(rows, n_moments + n_neighbor_moments * (geometry[0][i + 1] - geometry[0][i]))
+        moments = np.empty((rows, n))
         for i in range(n):
             first(i, geometry, moments)
         energies, forces, virial = np.empty(n), np.empty((n, 3)), np.zeros((3, 3))
@@ -124,6 +128,9 @@ def _float64_tools() -> Tools:
         real=float,
         index=np.uint64,
         exp=jit(lambda x: math.exp(x)),
+        log=jit(lambda x: math.log(x)),
+        sin=jit(lambda x: math.sin(x)),
+        cos=jit(lambda x: math.cos(x)),
         rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: np.uint64(geometry[0][i + 1] - geometry[0][i])),

@@ -23,6 +23,12 @@ class Tools:
     indices cost more instructions a turn than some neighbours do."""
     exp: Any
     """exp(x)."""
+    log: Any
+    """log(x)."""
+    sin: Any
+    """sin(x), 0 ≤ x ≤ π/2."""
+    cos: Any
+    """cos(x), 0 ≤ x ≤ π/2."""
     rsqrt: Any
     """1/√x."""
     inverse: Any
@@ -40,7 +46,6 @@ class Tools:
 
 
 @runtime_checkable
-@runtime_checkable
 class Potential(Protocol):
     """What the engine, `evaluate` and the calculator need of a potential. Instances are hashable."""
 
@@ -55,8 +60,24 @@ class Potential(Protocol):
         ...
 
     @property
+    def cutoffs(self) -> tuple[tuple[float, ...], ...]:
+        """The same for each pair of species; `cutoff` is the longest."""
+        ...
+
+    @property
+    def most_near(self) -> int:
+        """More neighbours within the cutoffs than an atom has in any state worth simulating: the room for them on CUDA,
+        where memory is short. A system that asks for more is stopped."""
+        ...
+
+    @property
     def n_moments(self) -> int:
         """Numbers stored for each atom between the two phases."""
+        ...
+
+    @property
+    def n_neighbor_moments(self) -> int:
+        """Numbers stored on top of these for each neighbour of an atom."""
         ...
 
     def phases(self, tools: Tools) -> tuple[Any, Any]:

@@ -81,6 +81,21 @@ class StillingerWeber:
         return self.a * self.sigma
 
     @property
+    def cutoffs(self) -> tuple[tuple[float, ...], ...]:
+        """The one of the one species."""
+        return ((self.cutoff,),)
+
+    @property
+    def most_near(self) -> int:
+        """Twice the neighbours of the melt."""
+        return 31
+
+    @property
+    def n_neighbor_moments(self) -> int:
+        """None."""
+        return 0
+
+    @property
     def n_moments(self) -> int:
         """Nine: the symmetric tensor T and the vector V; S is the trace of T."""
         return _MOMENTS
