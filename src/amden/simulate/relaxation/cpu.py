@@ -21,7 +21,9 @@ _TURNS = 200
 
 @lru_cache(maxsize=1)
 def _machine() -> w.Machine:
-    jit = compiled(fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+    jit = compiled(
+        fastmath={"contract", "nsz", "arcp"}, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
     return w.Machine(
         jit=jit,
         index=np.uint64,
@@ -34,41 +36,42 @@ def _machine() -> w.Machine:
 def _compiled(potential: Potential) -> Any:
     descend = descent(_machine(), potential)
 
-    def system(n_turns, plan, cell0, positions, cell, state, work):
-        descend(0, 1, positions.shape[0], n_turns, plan, cell0, positions, cell, state, work)
+    def system(n_turns, plan, cell0, positions, cell, state, path, work):
+        descend(0, 1, positions.shape[0], n_turns, plan, cell0, positions, cell, state, path, work)
 
     return compiled()(system)
 
 
-def _workspace(n_atoms: int, species: np.ndarray, potential: Potential, room: int) -> w.Workspace:
+def _workspace(n_atoms: int, species: np.ndarray, potential: Potential, room: int) -> tuple[w.Path, w.Surface]:
     """Lists as [atom, neighbour] in memory, seen as [neighbour, atom]."""
     arrays = {
         name: np.empty(shape, kind) if name in w.HISTORY else np.empty(shape[::-1], kind).T
         for name, (shape, kind) in w.layout(n_atoms, potential, room=room).items()
     }
-    frames = {name: np.empty((3, 3)) for name in ("stretch", "cell", "inverse", "listed_at")}
-    sums = {"partial": np.empty((w.MOST_SUMS, 1)), "total": np.empty(w.MOST_SUMS), "dot": np.empty(1)}
-    return w.Workspace(**arrays, species=species, **frames, **sums)
+    arrays |= {"species": species, "frames": np.empty((w.N_FRAMES, 3, 3))}
+    arrays |= {"partial": np.empty((w.MOST_SUMS, 1)), "total": np.empty(w.MOST_SUMS), "sum": np.empty(1)}
+    path = w.Path(**{name: arrays[name] for name in w.Path._fields})
+    return path, w.Surface(**{name: arrays[name] for name in w.Surface._fields})
 
 
 def advance(
     batch: Batch, potential: Potential, order: np.ndarray, *, room: int, progress: Callable[[int], None]
 ) -> None:
-    """Relaxes the systems of `order` in place; `progress` is told of each that is done."""
+    """Relaxes the systems of `order` in place; `progress` is told how many more are done."""
     kernel, stop = _compiled(potential), Event()
 
-    def system(s: int) -> None:
+    def system(s: int) -> int:
         own = slice(int(batch.offsets[s]), int(batch.offsets[s] + batch.n_atoms[s]))
-        work = _workspace(int(batch.n_atoms[s]), batch.species[own], potential, room)
+        path, work = _workspace(int(batch.n_atoms[s]), batch.species[own], potential, room)
         state = batch.state[s]
         while state[w.STATUS] in (w.FRESH, w.RUNNING) and not stop.is_set():
-            kernel(_TURNS, batch.plan, batch.cells[s], batch.positions[own], batch.relaxed_cells[s], state, work)
+            kernel(_TURNS, batch.plan, batch.cells[s], batch.positions[own], batch.relaxed_cells[s], state, path, work)
+        return int(state[w.STATUS] != w.NO_ROOM)
 
     pool = ThreadPoolExecutor(numba.get_num_threads())
     try:
         for future in as_completed([pool.submit(system, s) for s in order.tolist()]):
-            future.result()
-            progress(1)
+            progress(future.result())
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

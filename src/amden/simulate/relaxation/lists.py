@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from amden.simulate.potentials import Potential
+from amden.simulate.potentials.potential import Potential
+from amden.simulate.relaxation import workspace as w
 
 SKIN = 0.5
 """Å; only the speed depends on it."""
@@ -37,7 +38,7 @@ def _squares(jit: Callable[[Callable], Any], potential: Potential, *, skin: floa
 
 
 def lister(jit: Callable[[Callable], Any], potential: Potential) -> Any:
-    """`build(thread, n_threads, n, work)`: all images within cutoff and skin, into `listed`, `image`, `n_listed`.
+    """`build(thread, n_threads, n, work)`: all images within cutoff and skin.
 
     Returns whether an atom has more than there is room for: the last row is spare.
     """
@@ -59,13 +60,13 @@ def lister(jit: Callable[[Callable], Any], potential: Potential) -> Any:
 
     def nearest(i, j, k, place, inverse):
         dx, dy, dz = place[0, j] - place[0, i], place[1, j] - place[1, i], place[2, j] - place[2, i]
-        return -math.floor(dx * inverse[0, k] + dy * inverse[1, k] + dz * inverse[2, k] + 0.5)
+        return -integer(math.floor(dx * inverse[0, k] + dy * inverse[1, k] + dz * inverse[2, k] + 0.5))
 
     nearest = jit(nearest)
 
     def build(thread, n_threads, n, work):
-        place, cell, inverse = work.place, work.cell, work.inverse
-        room, full = work.listed.shape[0] - 1, False
+        place, cell, inverse = work.place, work.frames[w.CELL], work.frames[w.INVERSE]
+        room, full = work.listed.shape[1] - 1, False
         na, nb, nc = along(0, inverse), along(1, inverse), along(2, inverse)
         for i in range(thread, n, n_threads):
             count = 0
@@ -78,26 +79,26 @@ def lister(jit: Callable[[Callable], Any], potential: Potential) -> Any:
                             x, y, z = vector(i, j, place, a, b, c, cell)
                             if x * x + y * y + z * z < reach2 and not (i == j and a == b == c == 0):
                                 row = count if count < room else room
-                                work.listed[row, i] = j
-                                work.image[row, i] = integer(((a + _ZERO) * _CODE + b + _ZERO) * _CODE + c + _ZERO)
+                                work.listed[0, row, i] = j
+                                work.listed[1, row, i] = integer(((a + _ZERO) * _CODE + b + _ZERO) * _CODE + c + _ZERO)
                                 count += 1
             full = full or count > room
-            work.n_listed[i] = integer(count if count < room else room)
+            work.counts[0, i] = integer(count if count < room else room)
         return full
 
     return jit(build)
 
 
 def selector(jit: Callable[[Callable], Any], potential: Potential) -> Any:
-    """`select(i, work)`: those of the list within the cutoff, into `near`, `vector`, `n_near`."""
+    """`select(i, work)`: those of the list within the cutoff."""
     integer, square = np.int32, _squares(jit, potential, skin=0.0)
 
     def select(i, work):
-        place, cell = work.place, work.cell
+        place, cell = work.place, work.frames[w.CELL]
         xi, yi, zi = place[0, i], place[1, i], place[2, i]
         count = 0
-        for k in range(work.n_listed[i]):
-            j, code = work.listed[k, i], work.image[k, i]
+        for k in range(work.counts[0, i]):
+            j, code = work.listed[0, k, i], work.listed[1, k, i]
             a, b, c = code // (_CODE * _CODE) - _ZERO, code // _CODE % _CODE - _ZERO, code % _CODE - _ZERO
             x = place[0, j] - xi + a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
             y = place[1, j] - yi + a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
@@ -106,6 +107,6 @@ def selector(jit: Callable[[Callable], Any], potential: Potential) -> Any:
                 work.near[count, i] = j
                 work.vector[0, count, i], work.vector[1, count, i], work.vector[2, count, i] = x, y, z
                 count += 1
-        work.n_near[i] = integer(count)
+        work.counts[1, i] = integer(count)
 
     return jit(select)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int, Int64
 
 from amden.simulate.potentials import Potential
@@ -94,7 +95,7 @@ def _run(batch: Batch, potential: Potential, device: str, progress: Callable[[in
     def count(n: int) -> None:
         nonlocal done
         done += n
-        if progress is not None:
+        if n > 0 and progress is not None:
             progress(done)
 
     order = np.arange(len(batch.cells))
@@ -103,15 +104,16 @@ def _run(batch: Batch, potential: Potential, device: str, progress: Callable[[in
         order = order[batch.state[order, w.STATUS] == w.NO_ROOM]
         batch.state[order] = w.fresh_state()
         room *= 2
+    count(len(order))
 
 
 def _advance(device: str) -> Callable[..., None]:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"`device` must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    if device == "cuda":
-        raise ValueError("`device` must be 'cpu' or 'auto': relaxation on cuda is not there yet")
-    from amden.simulate.relaxation.cpu import advance
-
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        from amden.simulate.relaxation.cuda import advance
+    else:
+        from amden.simulate.relaxation.cpu import advance
     return advance
 
 

@@ -46,6 +46,7 @@ def gatherer(machine: w.Machine) -> Any:
     return machine.jit(gather)
 
 
+@lru_cache(maxsize=4)
 def _inverter(jit: Callable[[Callable], Any]) -> Any:
     """`invert(matrix, inverse)`; returns the determinant."""
 
@@ -65,12 +66,12 @@ def _inverter(jit: Callable[[Callable], Any]) -> Any:
 
 
 def placer(machine: w.Machine, potential: Potential) -> Any:
-    """`place(thread, n_threads, n, cell0, work)`: cell and positions that belong to `work.q`.
+    """`place(thread, n_threads, n, q, cell0, work)`: cell and positions that belong to coordinates.
 
     Returns the volume, 0 if F is not positive definite, and whether the neighbours must be listed anew.
     """
     jit, sync, any_thread = machine.jit, machine.sync, machine.any
-    frame = framer(jit)
+    frame = _framer(jit)
     cutoff, reach = potential.cutoff, potential.cutoff + lists.SKIN
 
     def spare(work):
@@ -80,17 +81,17 @@ def placer(machine: w.Machine, potential: Potential) -> Any:
             for e in range(3):
                 x = -1.0 if d == e else 0.0
                 for k in range(3):
-                    x += work.listed_at[d, k] * work.stretch[k, e]
+                    x += work.frames[w.LISTED_AT, d, k] * work.frames[w.STRETCH, k, e]
                 change += x * x
         return 0.5 * ((1.0 - math.sqrt(change)) * reach - cutoff)
 
     spare = jit(spare)
 
-    def place(thread, n_threads, n, cell0, work):
-        rows, f = n + w.STRAIN_ROWS, work.stretch
+    def place(thread, n_threads, n, q, cell0, work):
+        rows, f = n + w.STRAIN_ROWS, work.frames[w.STRETCH]
         sync()
         if thread == 0:
-            work.total[0] = frame(n, cell0, work)
+            work.total[0] = frame(n, q, cell0, work)
         sync()
         volume, limit = work.total[0], spare(work)
         worn = limit <= 0.0
@@ -99,8 +100,8 @@ def placer(machine: w.Machine, potential: Potential) -> Any:
             for d in range(3):
                 x = u = 0.0
                 for k in range(3):
-                    x += work.q[k * rows + i] * f[k, d]
-                    u += (work.q[k * rows + i] - work.origin[k * rows + i]) * f[k, d]
+                    x += q[k * rows + i] * f[k, d]
+                    u += (q[k * rows + i] - work.origin[k * rows + i]) * f[k, d]
                 work.place[d, i] = x
                 moved += u * u
             worn = worn or not moved < limit * limit
@@ -109,38 +110,38 @@ def placer(machine: w.Machine, potential: Potential) -> Any:
     return jit(place)
 
 
-def framer(jit: Callable[[Callable], Any]) -> Any:
-    """`frame(n, cell0, work)`: F, the cell and its inverse from `work.q`; returns the volume as `place` does."""
+def _framer(jit: Callable[[Callable], Any]) -> Any:
+    """`frame(n, q, cell0, work)`: F, the cell and its inverse; returns the volume as `place` does."""
     invert = _inverter(jit)
 
-    def frame(n, cell0, work):
-        q, f, rows, scale = work.q, work.stretch, n + w.STRAIN_ROWS, 1.0 / math.sqrt(float(n))
+    def frame(n, q, cell0, work):
+        f, rows, scale = work.frames[w.STRETCH], n + w.STRAIN_ROWS, 1.0 / math.sqrt(float(n))
         for d in range(3):
             e, g = (d + 1) % 3, (d + 2) % 3
             f[d, d] = 1.0 + scale * q[d * rows + n]
             f[e, g] = f[g, e] = scale / _ROOT2 * q[d * rows + n + 1]
         for d in range(3):
             for e in range(3):
-                work.cell[d, e] = cell0[d, 0] * f[0, e] + cell0[d, 1] * f[1, e] + cell0[d, 2] * f[2, e]
+                work.frames[w.CELL, d, e] = cell0[d, 0] * f[0, e] + cell0[d, 1] * f[1, e] + cell0[d, 2] * f[2, e]
         minor = f[0, 0] * f[1, 1] - f[0, 1] * f[0, 1]
         rest = f[2, 2] * minor + 2.0 * f[0, 1] * f[1, 2] * f[0, 2]
         rest -= f[0, 0] * f[1, 2] * f[1, 2] + f[1, 1] * f[0, 2] * f[0, 2]
-        volume = abs(invert(work.cell, work.inverse))
+        volume = abs(invert(work.frames[w.CELL], work.frames[w.INVERSE]))
         return volume if f[0, 0] > 0.0 and minor > 0.0 and rest > 0.0 else 0.0
 
     return jit(frame)
 
 
 def relister(machine: w.Machine, potential: Potential) -> Any:
-    """`relist(thread, n_threads, n, work)`: lists the neighbours at `work.place`; returns whether all have room."""
+    """`relist(thread, n_threads, n, q, work)`: lists the neighbours at `work.place`; returns whether all have room."""
     build, any_thread = lists.lister(machine.jit, potential), machine.any
     invert = _inverter(machine.jit)
 
-    def relist(thread, n_threads, n, work):
+    def relist(thread, n_threads, n, q, work):
         if thread == 0:
-            invert(work.stretch, work.listed_at)
-        for k in range(thread, len(work.q), n_threads):
-            work.origin[k] = work.q[k]
+            invert(work.frames[w.STRETCH], work.frames[w.LISTED_AT])
+        for k in range(thread, len(q), n_threads):
+            work.origin[k] = q[k]
         return not any_thread(build(thread, n_threads, n, work))
 
     return machine.jit(relist)
@@ -167,7 +168,7 @@ def _tools(machine: w.Machine) -> Tools:
         cos=jit(lambda x: math.cos(x)),
         rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
-        n_near=jit(lambda geometry, i: index(geometry.n_near[i])),
+        n_near=jit(lambda geometry, i: index(geometry.counts[1, i])),
         neighbor=jit(neighbor),
         species=jit(lambda geometry, i: geometry.species[i]),
         no_virial=jit(lambda: (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
@@ -176,17 +177,17 @@ def _tools(machine: w.Machine) -> Tools:
 
 
 def measurer(machine: w.Machine, potential: Potential) -> Any:
-    """`measure(thread, n_threads, n, work)`: energy, virial and forces at `work.place`.
+    """`measure(thread, n_threads, n, gradient, work)`: energy, virial and forces at `work.place`.
 
-    The gradient along the atoms is left in `work.gradient`; in `work.total` the energy, the virial V σ (xx, yy, zz,
+    The gradient along the atoms is left in `gradient`; in `work.total` the energy, the virial V σ (xx, yy, zz,
     yz, xz, xy) and the square of the largest force.
     """
     first, second = potential.phases(_tools(machine))
     select, gather, sync = lists.selector(machine.jit, potential), gatherer(machine), machine.sync
 
-    def measure(thread, n_threads, n, work):
-        rows, f, partial = n + w.STRAIN_ROWS, work.stretch, work.partial
-        geometry = w.Geometry(work.near, work.vector, work.n_near, work.species)
+    def measure(thread, n_threads, n, gradient, work):
+        rows, f, partial = n + w.STRAIN_ROWS, work.frames[w.STRETCH], work.partial
+        geometry = w.Geometry(work.near, work.vector, work.counts, work.species)
         for i in range(thread, n, n_threads):
             select(i, work)
             first(i, geometry, work.moments)
@@ -195,7 +196,7 @@ def measurer(machine: w.Machine, potential: Potential) -> Any:
         for i in range(thread, n, n_threads):
             fx, fy, fz, e, (vxx, vyy, vzz, vyz, vxz, vxy) = second(i, geometry, work.moments)
             for d in range(3):
-                work.gradient[d * rows + i] = -(fx * f[d, 0] + fy * f[d, 1] + fz * f[d, 2])
+                gradient[d * rows + i] = -(fx * f[d, 0] + fy * f[d, 1] + fz * f[d, 2])
             energy += e
             xx, yy, zz, yz, xz, xy = xx + vxx, yy + vyy, zz + vzz, yz + vyz, xz + vxz, xy + vxy
             largest = max(largest, fx * fx + fy * fy + fz * fz)
@@ -208,9 +209,9 @@ def measurer(machine: w.Machine, potential: Potential) -> Any:
 
 
 def strainer(machine: w.Machine) -> Any:
-    """`strain(n, volume, plan, cell0, work)`: the gradient along the coordinates of the cell, from `work.total`.
+    """`strain(n, volume, plan, cell0, gradient, work)`: the gradient along the coordinates of the cell.
 
-    One thread does it. Returns the largest component of σ + P in eV/Å³.
+    One thread does it, from `work.total`. Returns the largest component of σ + P in eV/Å³.
     """
 
     def loads(d, e, volume, plan, total):
@@ -226,21 +227,21 @@ def strainer(machine: w.Machine) -> Any:
         for k in range(3):
             unstretch = 0.0
             for m in range(3):
-                unstretch += work.inverse[d, m] * cell0[m, k]
+                unstretch += work.frames[w.INVERSE, d, m] * cell0[m, k]
             value += unstretch * loads(k, e, volume, plan, work.total)
         return value
 
     slope = machine.jit(slope)
 
-    def strain(n, volume, plan, cell0, work):
+    def strain(n, volume, plan, cell0, gradient, work):
         rows, scale, largest = n + w.STRAIN_ROWS, 1.0 / math.sqrt(float(n)), 0.0
         if plan[w.FREE_CELL] == 0.0:
             scale = 0.0
         for d in range(3):
             e, g = (d + 1) % 3, (d + 2) % 3
             sheared = slope(e, g, volume, plan, cell0, work) + slope(g, e, volume, plan, cell0, work)
-            work.gradient[d * rows + n] = scale * slope(d, d, volume, plan, cell0, work)
-            work.gradient[d * rows + n + 1] = scale / _ROOT2 * sheared
+            gradient[d * rows + n] = scale * slope(d, d, volume, plan, cell0, work)
+            gradient[d * rows + n + 1] = scale / _ROOT2 * sheared
             for k in range(3):
                 largest = max(largest, abs(loads(d, k, volume, plan, work.total)) / volume)
         return largest

@@ -33,7 +33,7 @@ N_PLAN: Final = 5
 
 
 HISTORY: Final = ("moves", "bends", "curvature")
-"""Arrays of `Workspace` whose last axis is not that of the atoms."""
+"""Arrays of `Path` whose last axis is not that of the atoms."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Machine:
     """Whether the argument is true in any thread of the system; waits for all of them."""
 
 
-class Workspace(NamedTuple):
-    """The arrays of one system. Coordinates are flat, [component, row], with the rows of the cell after the atoms."""
+class Path(NamedTuple):
+    """Where a descent is. Coordinates are flat, [component, row], with the rows of the cell after the atoms."""
 
     q: Any
     """Coordinates under trial."""
@@ -69,6 +69,15 @@ class Workspace(NamedTuple):
     """[memory, coordinate], changes of the gradient."""
     curvature: Any
     """[2, memory], move · bend, and what the two loops of L-BFGS keep."""
+    partial: Any
+    """That of `Surface`."""
+    sum: Any
+    """[1], the result of a sum over the threads."""
+
+
+class Surface(NamedTuple):
+    """What the energy is computed in."""
+
     origin: Any
     """Coordinates when the neighbours were listed."""
     place: Any
@@ -76,33 +85,26 @@ class Workspace(NamedTuple):
     moments: Any
     """[moment, atom], what the potential keeps between its phases."""
     listed: Any
-    """[neighbour, atom], atoms on the neighbour list."""
-    image: Any
-    """[neighbour, atom], which image of them (`lists`)."""
-    n_listed: Any
-    """[atom], their number."""
+    """[2, neighbour, atom], atoms on the neighbour list, and which image of them (`lists`)."""
     near: Any
     """[neighbour, atom], atoms within the cutoff."""
     vector: Any
     """[3, neighbour, atom], vectors to them."""
-    n_near: Any
-    """[atom], their number."""
+    counts: Any
+    """[2, atom], how many are listed, how many near."""
     species: Any
     """[atom], species numbers."""
-    stretch: Any
-    """[3, 3], F."""
-    cell: Any
-    """[3, 3], cell₀ F."""
-    inverse: Any
-    """[3, 3], its inverse."""
-    listed_at: Any
-    """[3, 3], inverse of the stretch when the neighbours were listed."""
+    frames: Any
+    """[4, 3, 3]: F, the cell cell₀ F, its inverse, and F⁻¹ of the list."""
     partial: Any
-    """[sum, thread]."""
+    """[sum, thread], for sums over the threads."""
     total: Any
-    """[sum], what `surface` measured."""
-    dot: Any
-    """[1], the last scalar product."""
+    """[sum], their result."""
+
+
+STRETCH, CELL, INVERSE, LISTED_AT = range(4)
+"""Of `Surface.frames`."""
+N_FRAMES: Final = 4
 
 
 class Geometry(NamedTuple):
@@ -110,7 +112,7 @@ class Geometry(NamedTuple):
 
     near: Any
     vector: Any
-    n_near: Any
+    counts: Any
     species: Any
 
 
@@ -122,14 +124,12 @@ def fresh_state() -> np.ndarray:
 
 
 def layout(n_atoms: int, potential: Potential, *, room: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Shape and type of the large arrays, in the order of `Workspace`; `room` neighbours an atom."""
+    """Shape and type of the arrays that grow with the system, with `room` for neighbours of an atom."""
     size = 3 * (n_atoms + STRAIN_ROWS)
-    shapes = dict.fromkeys(("q", "gradient", "base", "base_gradient", "direction"), (size,))
-    shapes |= {"moves": (MEMORY, size), "bends": (MEMORY, size), "curvature": (2, MEMORY), "origin": (size,)}
+    shapes = dict.fromkeys(("q", "gradient", "base", "base_gradient", "direction", "origin"), (size,))
+    shapes |= {"moves": (MEMORY, size), "bends": (MEMORY, size), "curvature": (2, MEMORY)}
     moments = potential.n_moments + potential.n_neighbor_moments * room
-    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms)}
-    lists = {"listed": (room + 1, n_atoms), "image": (room + 1, n_atoms), "n_listed": (n_atoms,)}
-    lists |= {"near": (room, n_atoms), "n_near": (n_atoms,)}
-    found = {name: (shape, np.float64) for name, shape in (shapes | {"vector": (3, room, n_atoms)}).items()}
-    found |= {name: (shape, np.int32) for name, shape in lists.items()}
-    return {name: found[name] for name in Workspace._fields if name in found}
+    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms), "vector": (3, room, n_atoms)}
+    integers = {"listed": (2, room + 1, n_atoms), "near": (room, n_atoms), "counts": (2, n_atoms)}
+    found = {name: (shape, np.float64) for name, shape in shapes.items()}
+    return found | {name: (shape, np.int32) for name, shape in integers.items()}
