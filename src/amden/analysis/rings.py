@@ -167,8 +167,12 @@ def rings(
     def run(network: _Network) -> tuple[np.ndarray, int]:
         return _count(network, search, max_nodes)
 
+    results: list[tuple[np.ndarray, int]] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        results = list(pool.map(run, _networks(structures, cutoffs, weight)))
+        for networks in _networks(
+            structures, cutoffs, weight
+        ):  # torch's threads and these must not be in each other's way
+            results += pool.map(run, networks)
     width = max((len(counts) for counts, _ in results), default=1)
     return Rings(
         definition=definition,
@@ -194,8 +198,8 @@ class _Network:
     counted: Int[np.ndarray, " atoms"]
 
 
-def _networks(structures: Structures, cutoffs: np.ndarray, counted: np.ndarray) -> Iterator[_Network]:
-    """The systems' bonds, for each atom in the order of the atoms they lead to, shorter before longer."""
+def _networks(structures: Structures, cutoffs: np.ndarray, counted: np.ndarray) -> Iterator[list[_Network]]:
+    """The systems' bonds, for each atom in the order of the atoms they lead to, shorter before longer; by `CHUNK`."""
     chunk = (torch.cumsum(structures.n_atoms, 0) - 1) // CHUNK
     for number in chunk.unique().tolist():
         part = structures.select(torch.nonzero(chunk == number)[:, 0]).to("cpu", dtype=torch.float64).wrapped()
@@ -207,10 +211,12 @@ def _networks(structures: Structures, cutoffs: np.ndarray, counted: np.ndarray) 
         order = np.lexsort((length[bonded].numpy(), target, source))
         source, target, shift = source[order], target[order], shift[order]
         start = np.searchsorted(source, np.arange(len(part.positions) + 1))
+        networks = []
         for a, n in zip(part.first.tolist(), part.n_atoms.tolist(), strict=True):
             own = slice(start[a], start[a + n])
-            yield _Network(start[a : a + n + 1] - start[a], target[own] - a, shift[own], counted[:n])
-            counted = counted[n:]
+            networks.append(_Network(start[a : a + n + 1] - start[a], target[own] - a, shift[own], counted[a : a + n]))
+        counted = counted[len(part.positions) :]
+        yield networks
 
 
 def _patch(network: _Network, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
