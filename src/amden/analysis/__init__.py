@@ -1,5 +1,6 @@
 """Analysis of structures, wherever they come from: it knows nothing of the models.
 
 `grid` and `histogram` count; `rdf` and `bonds` turn counts into observables; `observables` gathers those of a set;
-`noise` and `compare` put two sets beside their noise floor; `relaxation` gives energies with any ASE calculator.
+`rings` counts rings by four definitions; `elastic` has elastic constants from any source of stresses; `noise` and
+`compare` put two sets beside their noise floor; `relaxation` gives energies with any ASE calculator.
 """

@@ -5,8 +5,8 @@ small the cell. The searches walk a `patch`: all vertices within `depth` bonds o
 of the home cell first. A ring of up to 2 depth + 1 vertices through an atom at home lies inside, with every shortest
 path between its vertices, once these are moved home.
 
-A ring may be met more than once, from several of its bonds. `record` gives it a fingerprint that is the same for all
-images of a ring and tells it from all other rings.
+A ring may be met more than once, from several of its bonds. `record` gives it a fingerprint of 64 bits, a sum over its
+bonds that is the same for all images of the ring: two of a million rings share one with a probability of 3e-8.
 """
 
 from typing import no_type_check
@@ -60,7 +60,6 @@ def patch(start, target, shift, depth, vertices, keys, ids):
     """
     n = len(start) - 1
     keys[:] = -1
-    count = 0
     for i in range(n):
         at = slot(vertex_key(i, 0, 0, 0), keys)
         keys[at], ids[at] = vertex_key(i, 0, 0, 0), i
