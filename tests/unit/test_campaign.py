@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,24 +65,6 @@ class TestFolder:
             run(tmp_path / "resumed", 10, progress=interrupt)
         run(tmp_path / "resumed", 10)
         assert content(tmp_path / "resumed") == content(tmp_path / "straight")
-
-    def test_killed_while_writing_it_goes_on_to_the_same_bytes(self, tmp_path):
-        run(tmp_path / "straight", 10)
-        script = (
-            "import os, signal, sys; sys.path[:0] = sys.argv[2:]; import test_campaign as t\n"
-            "from amden import storage\n"
-            "def die(source, target):\n"
-            "    os.kill(os.getpid(), signal.SIGKILL) if 'cells-0000004' in str(target) else rename(source, target)\n"
-            "rename, storage.os.replace = os.replace, die\n"
-            "t.run(t.Path(sys.argv[1]), 10)\n"
-        )
-        command = [sys.executable, "-c", script, tmp_path / "killed", Path(__file__).parent, Path(__file__).parents[1]]
-        killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-        assert killed.returncode == -signal.SIGKILL
-        assert any(name.endswith(".tmp") for name in content(tmp_path / "killed"))
-        assert len(load_dataset(tmp_path / "killed")) > 0
-        run(tmp_path / "killed", 10)
-        assert content(tmp_path / "killed") == content(tmp_path / "straight")
 
     def test_a_lost_shard_is_made_again(self, tmp_path):
         run(tmp_path, 10)

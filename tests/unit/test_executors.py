@@ -1,10 +1,7 @@
 """Campaigns by executors of `concurrent.futures`: local processes, and dask's scheduler with workers."""
 
 import multiprocessing
-import os
-import signal
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 
 import pytest
 
@@ -15,20 +12,25 @@ from fakes import Fake
 MELT = find_protocol("si-melt")
 
 
-@dataclass(frozen=True)
-class Deadly(Fake):
-    """Kills its process."""
+class Broken(Executor):
+    """The second batch kills its process, as a process pool would tell it."""
 
-    def run(self, protocol, seeds, *, on_launch, keeper=None):
-        os.kill(os.getpid(), signal.SIGKILL)
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        self.n = getattr(self, "n", 0) + 1
+        if self.n == 2:
+            future.set_exception(BrokenExecutor("a process was terminated abruptly"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
 
 
 def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def run(folder, executor=None, engine=None, **options):
-    return run_campaign(MELT, n=11, seed=1, out=folder, engine=engine or Fake(), executor=executor, **options)
+def run(folder, executor=None, **options):
+    return run_campaign(MELT, n=11, seed=1, out=folder, engine=Fake(), executor=executor, **options)
 
 
 @pytest.fixture
@@ -37,23 +39,19 @@ def straight(tmp_path):
     return content(tmp_path / "straight")
 
 
-@pytest.fixture
-def pool():
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
-        yield executor
-
-
-def test_a_pool_of_processes_writes_the_same_bytes(tmp_path, pool, straight):
+def test_a_pool_of_processes_writes_the_same_bytes(tmp_path, straight):
     told = []
-    run(tmp_path / "pool", pool, progress=told.append)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        run(tmp_path / "pool", pool, progress=told.append)
     assert content(tmp_path / "pool") == straight
     assert [p.done for p in told] == sorted(p.done for p in told)
     assert told[-1].done == 11
 
 
-def test_a_worker_that_dies_is_told_and_nothing_finished_is_lost(tmp_path, pool, straight):
+def test_a_worker_that_dies_is_told_and_nothing_finished_is_lost(tmp_path, straight):
     with pytest.raises(OSError, match="a worker process died, killed or out of memory; finished cells are kept"):
-        run(tmp_path / "pool", pool, Deadly())
+        run(tmp_path / "pool", Broken())
+    assert len(content(tmp_path / "pool")) == 4  # two shards of three, the manifest, the lock
     run(tmp_path / "pool")
     assert content(tmp_path / "pool") == straight
 

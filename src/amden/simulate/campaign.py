@@ -67,6 +67,7 @@ def run_campaign(
     `engine` is amden's own on `device` when left out. `part` (i, m) runs the i-th of m equal parts of the cells: parts
     may be run by several processes or machines at once, into the same folder or into others that `merge_campaigns`
     brings together. An `executor`, any of `concurrent.futures`, gets the batches; only this process writes shards.
+    (Its processes must not be forked from one that has computed already: PyTorch's threads do not survive that.)
     `batch_size` is the number of cells a shard, chosen for the engine when left out; it changes no cell.
 
     A cell that blows up, crystallises or evaporates is set aside with the reason; nothing takes its place. The state
