@@ -6,7 +6,7 @@ import pytest
 from amden.config import from_dict, to_dict
 from amden.simulate import protocol
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import PROTOCOLS, Protocol, Stage, find_protocol
+from amden.simulate.protocol import PROTOCOLS, Protocol, Quench, Stage, find_protocol
 
 
 def test_the_silicon_protocols_are_those_of_the_measured_facts():
@@ -15,19 +15,47 @@ def test_the_silicon_protocols_are_those_of_the_measured_facts():
     assert (quench.duration, quench.n_steps) == (30.0, 15_000)
     assert quench.stages[0] == melt.stages[0] == Stage(20.0, (2500.0, 2500.0), pressure=0.0)
     assert quench.stages[1].temperature == (300.0, 300.0)
-    assert all(stage.timestep == 0.002 for stage in quench.stages)
+    anneal = find_protocol("si-anneal")
+    assert (anneal.duration, anneal.n_steps) == (2230.0, 1_115_000)
+    assert anneal.stages[0] == melt.stages[0]
+    assert anneal.stages[1].temperature == (2500.0, 300.0)
+    assert (2500.0 - 300.0) / anneal.stages[1].duration == 1.0
+    assert anneal.stages[2] == quench.stages[1]
+    assert all(stage.timestep == 0.002 for stage in (*quench.stages, *anneal.stages))
+
+
+def test_the_silica_protocol_is_that_of_the_paper():
+    melt, quench, hold = find_protocol("sio2").stages
+    assert (melt.duration, melt.temperature, melt.pressure) == (200.0, (3500.0, 3500.0), 0.0)
+    assert quench == Quench("variable", force_tolerance=0.05)
+    assert (hold.duration, hold.temperature, hold.pressure) == (10.0, (300.0, 300.0), 0.0)
+    assert find_protocol("sio2").n_steps == 410_000
+    assert find_protocol("sio2").duration == 210.0
+
+
+def test_sizes_are_even_and_a_matter_of_the_seed():
+    silica = find_protocol("sio2")
+    seeds = list(range(5700))
+    sizes = silica.sizes(seeds)
+    np.testing.assert_array_equal(sizes[100:110], silica.sizes(seeds[100:110]))
+    counts = np.bincount((sizes - 81) // 3)
+    assert set(sizes.tolist()) == set(range(81, 250, 3))
+    assert np.abs(counts - 100).max() < 5 * 10
+    assert set(find_protocol("si-melt").sizes(seeds[:9]).tolist()) == {256}
 
 
 def test_the_start_has_the_density_asked_for():
     # 256 atoms of 28.085 amu; 1 amu/Å³ is 1.66053907 g/cm³
-    assert find_protocol("si-melt").volume == pytest.approx(256 * 28.085 * 1.66053907 / 2.4)
+    assert find_protocol("si-melt").volume_of(256) == pytest.approx(256 * 28.085 * 1.66053907 / 2.4)
+    assert find_protocol("sio2").volume_of(3) == pytest.approx((28.085 + 2 * 15.999) * 1.66053907 / 2.2, rel=1e-6)
 
 
 def test_atoms_follow_the_composition():
     small = replace(find_protocol("si-melt"), n_atoms=64, composition={"Si": 2.0})
-    assert small.species.tolist() == [0] * 64
-    assert small.atomic_numbers.tolist() == [14] * 64
-    assert small.species.dtype == np.uint8
+    assert small.species_of(64).tolist() == [0] * 64
+    assert small.species_of(64).dtype == np.uint8
+    silica = find_protocol("sio2")
+    assert silica.elements[silica.species_of(6)].tolist() == [14, 14, 8, 8, 8, 8]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -37,7 +65,9 @@ def test_protocols_are_data(name):
 
 
 def test_an_unknown_name_gets_the_choices():
-    with pytest.raises(ValueError, match="unknown protocol 'si-melts': expected one of si-melt, si-quench"):
+    with pytest.raises(
+        ValueError, match="unknown protocol 'si-melts': expected one of si-melt, si-quench, si-anneal, sio2"
+    ):
         find_protocol("si-melts")
 
 
@@ -46,8 +76,11 @@ def test_an_unknown_name_gets_the_choices():
     [
         ({"potential": "lennard-jones"}, "unknown potential 'lennard-jones': expected one of stillinger-weber-si"),
         ({"n_atoms": 0}, "`n_atoms` must be positive, got 0"),
+        ({"n_atoms": (0, 9)}, r"`n_atoms` must be positive, got \(0, 9\)"),
+        ({"n_atoms": (9, 8)}, r"`n_atoms` \(9, 8\) cannot have the composition"),
         ({"density": -1.0}, "`density` must be positive, got -1.0"),
         ({"stages": ()}, "`stages` is empty"),
+        ({"stages": (Quench("fixed", force_tolerance=0.1),)}, "`stages` must begin with molecular dynamics"),
         (
             {"composition": {"Si": 1.0, "O": 2.0}},
             "element 'O' is unknown to the potential 'stillinger-weber-si', which has Si",
@@ -73,8 +106,8 @@ class Mixture(StillingerWeber):
 def test_compositions_of_several_elements(monkeypatch):
     monkeypatch.setattr(protocol, "POTENTIALS", {"mixture": Mixture()})
     silica = replace(find_protocol("si-melt"), potential="mixture", n_atoms=6, composition={"Si": 1.0, "O": 2.0})
-    assert silica.species.tolist() == [1, 1, 0, 0, 0, 0]
-    assert silica.atomic_numbers.tolist() == [14, 14, 8, 8, 8, 8]
+    assert silica.species_of(6).tolist() == [1, 1, 0, 0, 0, 0]
+    assert silica.elements.tolist() == [8, 14]
     with pytest.raises(ValueError, match="`n_atoms` 7 cannot have the composition"):
         replace(silica, n_atoms=7)
 
@@ -92,3 +125,15 @@ def test_compositions_of_several_elements(monkeypatch):
 def test_bad_stages(options, message):
     with pytest.raises(ValueError, match=message):
         Stage(**{"duration": 1.0, "temperature": (300.0, 300.0), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"force_tolerance": 0.0}, "`force_tolerance` must be positive, got 0.0"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, got 0"),
+    ],
+)
+def test_bad_quenches(options, message):
+    with pytest.raises(ValueError, match=message):
+        Quench(**{"cell": "fixed", "force_tolerance": 0.05, **options})

@@ -17,7 +17,7 @@ from amden.simulate.potentials.potential import Potential
 from amden.units import AMU_A2_PER_PS2, EV_PER_A3_IN_GPA, KB
 
 _VELOCITY_DRAW = 1 << 62
-"""The draw of `Streams` that thermal velocities are made of."""
+"""The first draw of `Streams` that thermal velocities are made of."""
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
         from amden.simulate.engine.cuda import advance
     else:
         raise ValueError(f"`device` must be 'cpu' or 'cuda', got {device!r}")
-    failure = advance(systems, potential, n_steps=n_steps, ramp=ramp, plan=_plan(segment))
+    failure = advance(systems, potential, n_steps=n_steps, ramp=ramp, plan=segment_plan(segment))
     new = replace(
         state,
         positions=systems.positions(),
@@ -79,10 +79,12 @@ def thermal_state(
     seed: Int[np.ndarray, " systems"],
     temperature: float,
     species: UInt8[np.ndarray, " atoms"] | None = None,
+    occasion: int = 0,
 ) -> MDState:
     """A state at step 0 with Maxwell-Boltzmann velocities of `temperature` (K) and no total momentum.
 
-    Nothing is rescaled: the kinetic energy of a system fluctuates as that of 3n - 3 degrees of freedom does.
+    Nothing is rescaled: the kinetic energy of a system fluctuates as that of 3n - 3 degrees of freedom does. On another
+    `occasion` the same seeds give other velocities.
     """
     if not temperature >= 0.0:
         raise ValueError(f"`temperature` must not be negative, got {temperature}")
@@ -100,7 +102,7 @@ def thermal_state(
     _check(state, potential)
     masses = _masses(potential)[species][:, None]
     streams = Streams.of(torch.from_numpy(seed), torch.from_numpy(np.asarray(n_atoms, np.int64)))
-    normal = streams.normal((3,), draw=_VELOCITY_DRAW).numpy().astype(np.float64)
+    normal = streams.normal((3,), draw=_VELOCITY_DRAW + occasion).numpy().astype(np.float64)
     velocities = normal * np.sqrt(KB * temperature / (AMU_A2_PER_PS2 * masses))
     momentum = np.add.reduceat(masses * velocities, state.offsets)
     drift = momentum / np.add.reduceat(masses, state.offsets)
@@ -134,7 +136,7 @@ def _prepare(state: MDState, potential: Potential, segment: Segment) -> Systems:
     return Systems.of(state, kicks.astype(np.float32)[state.species], record_size=RECORD)
 
 
-def _plan(segment: Segment) -> Float64[np.ndarray, " numbers"]:
+def segment_plan(segment: Segment) -> Float64[np.ndarray, " numbers"]:
     """The segment in the numbers and the order of `coupling`."""
     start, end = segment.temperature or (0.0, 0.0)
     return np.array(
