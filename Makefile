@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint check bench docs clean
 
 demo: $(VENV)/.installed
-	$(BIN)/amden generate si-melt --n 3 --atoms 256 --seed 0 --out out/si-melt.extxyz --overwrite
+	$(BIN)/amden generate si-melt --n 2 --atoms 256 --seed 0 --out out/si-melt.extxyz --overwrite
 	$(BIN)/amden analyze out/si-melt.extxyz --reference examples/si-melt-reference.extxyz --out out/si-melt-analysis --overwrite
 	@echo "Look at out/si-melt-analysis: the picture shows the generated glass against simulated silicon."
 
