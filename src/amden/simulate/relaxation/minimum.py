@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ def relax(
     A system has converged when no force exceeds `force_tolerance` (eV/Å) and, if the cell is variable, no component of
     σ + P `stress_tolerance` (GPa). Each stops on its own, after at most `max_steps` steps. L-BFGS in float64, with a
     line search: the enthalpy falls with every step. `species` are numbers into `potential.symbols`, all 0 when left
-    out; `progress` is told how many systems are done.
+    out; `progress` is told how many systems are done; `auto` is CUDA where there is a GPU and `numba-cuda`.
 
     A system depends on nothing else in its batch. One without a finite energy at the start has not converged, and is
     returned as it was.
@@ -110,7 +111,8 @@ def _run(batch: Batch, potential: Potential, device: str, progress: Callable[[in
 def _advance(device: str) -> Callable[..., None]:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"`device` must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+    usable = torch.cuda.is_available() and find_spec("numba_cuda") is not None
+    if device == "cuda" or (device == "auto" and usable):
         from amden.simulate.relaxation.cuda import advance
     else:
         from amden.simulate.relaxation.cpu import advance

@@ -1,0 +1,56 @@
+"""Relaxation's CUDA path where there is no GPU: in Numba's simulator."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from amden.simulate.potentials import StillingerWeber
+from amden.simulate.relaxation import relax
+
+SIMULATION = """
+import sys
+import numpy as np
+from amden.simulate.potentials import StillingerWeber
+from amden.simulate.relaxation import cuda, minimum, relax
+
+cuda._TURNS, cuda._MEMORY = 4, 1  # several launches; one system at a time
+minimum._ROOM = 12  # too few for the primitive cell, which then runs with 24
+given, told = np.load(sys.argv[1]), []
+found = relax(StillingerWeber(), **given, device="cuda", max_steps=6, progress=told.append)
+np.savez(sys.argv[1], told=told, **vars(found))
+"""
+
+
+@pytest.fixture
+def systems():
+    """Two primitive cells of diamond, strained, with four atoms of it in a box between them."""
+    primitive = 5.6 / 2 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.1], [1.0, 1.0, 0.0]])
+    pair = np.array([[0.0, 0.0, 0.0], [1.3, 1.4, 1.5]])
+    four = np.array([[0.0, 0.0, 0.0], [2.2, 0.1, 0.0], [-0.7, 2.2, 0.0], [-0.7, -1.0, 2.1]])
+    return {
+        "positions": np.concatenate([pair, four, pair + 0.05 * np.eye(2, 3)]),
+        "cells": np.stack([primitive, 8.0 * np.eye(3), primitive]),
+        "n_atoms": np.array([2, 4, 2]),
+    }
+
+
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, tmp_path):
+    pytest.importorskip("numba_cuda")
+    path = tmp_path / "systems.npz"
+    np.savez(path, **systems)
+    done = subprocess.run(
+        [sys.executable, "-c", SIMULATION, path],
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    simulated, compiled = np.load(path), relax(StillingerWeber(), **systems, max_steps=6, device="cpu")
+    assert simulated["told"].tolist() == [1, 2, 3]
+    assert compiled.n_steps.max() == 6
+    for name, values in vars(compiled).items():
+        np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
