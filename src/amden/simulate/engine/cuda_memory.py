@@ -40,7 +40,10 @@ class Memory:
         Memory(capacity=256, moments=9, listed=64, near=32)
         """
         near = potential.most_near
-        listed = math.ceil(near * max((1.0 + SKIN / cutoff) ** 3 for row in potential.cutoffs for cutoff in row))
+        cutoffs = [cutoff for row in potential.cutoffs for cutoff in row]
+        listed = math.ceil(
+            near * sum((cutoff + SKIN) ** 3 for cutoff in cutoffs) / sum(cutoff**3 for cutoff in cutoffs)
+        )
         moments = potential.n_moments + potential.n_neighbor_moments * near
         return Memory(capacity, max(moments, N_SUMS), min(listed, capacity) + 1, near + 1)
 

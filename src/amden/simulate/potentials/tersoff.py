@@ -62,8 +62,8 @@ class Tersoff:
     """One for each element."""
     bonds: tuple[TersoffBond, ...]
     """One for each pair of elements: 0-0, 0-1, …, 1-1, …"""
-    most_near: int = 10
-    """See `Potential.most_near`."""
+    most_near: int = 11
+    """See `Potential.most_near`. Random starts of silica have up to 9, its melts at 3500 K up to 7."""
 
     def __post_init__(self) -> None:
         n = len(self.symbols)
