@@ -19,10 +19,9 @@ from rich.table import Table
 
 from amden.analysis.compare import analyze
 from amden.analysis.relaxation import potential_energies
-from amden.analysis.relaxation import relax as relaxed
 from amden.config import from_dict, load_config, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
-from amden.elements import atomic_number
+from amden.elements import symbol
 from amden.generation import Blank, cell_blank, cubic_blank, generate, like_blank
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
@@ -34,8 +33,9 @@ from amden.report import write as write_report
 from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.campaign import Progress as CampaignProgress
 from amden.simulate.campaign import run_campaign
-from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import find_protocol
+from amden.simulate.potentials import Potential
+from amden.simulate.protocol import POTENTIALS, find_protocol
+from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures, validate
 from amden.training import Progress as TrainingProgress
 from amden.training import train
@@ -239,22 +239,34 @@ def run_analyze(structures: Path, *, reference: Path | None, out: Path | None, r
     folder = out or structures.with_name(f"{structures.stem}-analysis")
     check_output(folder / "analysis.json", overwrite=overwrite)
     given, known = _loaded(structures), None if reference is None else _loaded(reference)
-    silicon = all(bool((s.species == atomic_number("Si")).all()) for s in (given, known) if s is not None)
-    if relax and not silicon:
-        raise ValueError("`--relax` needs a potential for the elements: so far only silicon has one (Stillinger-Weber)")
-    calculator = partial(PotentialCalculator, StillingerWeber())
+    potential = _potential_of(given, known)
+    if relax and potential is None:
+        have = ", ".join("-".join(each.symbols) for each in POTENTIALS.values())
+        raise ValueError(f"`--relax` needs a potential made for the elements; there is one for {have}")
+    calculator = partial(PotentialCalculator, potential) if potential else None
     with progress_bar("structures") as bar:
         total = len(given) + (0 if known is None else len(known))
         task = bar.add_task("relaxing", total=total, visible=relax)
+
+        def relaxed(chosen: Potential, structures: Structures) -> RelaxedStructures:
+            before = bar.tasks[task].completed
+            return relax_structures(structures, chosen, progress=lambda done: bar.update(task, completed=before + done))
+
         result = analyze(
             given,
             known,
-            energy=partial(potential_energies, calculator=calculator) if silicon else None,
-            relax=partial(relaxed, calculator=calculator, progress=lambda _: bar.advance(task)) if relax else None,
+            energy=partial(potential_energies, calculator=calculator) if calculator else None,
+            relax=partial(relaxed, potential) if relax and potential else None,
         )
     Console(file=sys.stdout).print(table(result))
     for path in write_report(result, folder, overwrite=overwrite):
         print(path)
+
+
+def _potential_of(*sets: Structures | None) -> Potential | None:
+    """The built-in potential that is made for just the elements of the structures."""
+    elements = {symbol(number) for s in sets if s is not None for number in s.species.unique().tolist() if number}
+    return next((potential for potential in POTENTIALS.values() if set(potential.symbols) == elements), None)
 
 
 def _loaded(path: Path) -> Structures:
@@ -269,7 +281,7 @@ def run_simulate(protocol: str, *, n: int, out: Path, seed: int, device: str, ba
     """Body of `amden simulate`."""
     chosen = find_protocol(protocol)
     where = "cuda" if pick_device(device).type == "cuda" else "cpu"
-    err.print(f"{protocol} on {where}: {n} cells of {chosen.n_atoms} atoms, {chosen.duration:g} ps each, seed {seed}")
+    err.print(f"{protocol} on {where}: {n} cells of {chosen.size} atoms, {chosen.duration:g} ps each, seed {seed}")
     with progress_bar("cells", "{task.fields[batch]}") as bar:
         task = bar.add_task("simulating", total=n, batch="")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,13 +10,27 @@ from jaxtyping import Float, Int
 from amden.analysis.bonds import BondAngles, Coordination, bond_angles, coordination
 from amden.analysis.noise import Sample
 from amden.analysis.rdf import RDF, rdf
-from amden.analysis.relaxation import Relaxation
 from amden.structure import Structures, validate
 
 PotentialEnergy = Callable[[Structures], np.ndarray]
 """Potential energy of each structure in eV."""
 
-Relax = Callable[[Structures], Relaxation]
+
+class Relaxed(Protocol):
+    """What is asked of a relaxation, such as `analysis.relaxation.Relaxation` or that of a built-in potential."""
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Potential energy of each structure in eV."""
+        ...
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Whether it is at a minimum."""
+        ...
+
+
+Relax = Callable[[Structures], Relaxed]
 """Relaxation of every structure with its cell."""
 
 
