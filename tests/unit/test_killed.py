@@ -30,7 +30,7 @@ def run(folder: Path) -> None:
 
 def compile_engine() -> None:
     """Without a single operation of PyTorch, whose threads a fork does not survive."""
-    positions, cell = random_packing(64, volume=PROTOCOL.volume, min_distance=2.0, seed=1)
+    positions, cell = random_packing(64, volume=1244.0, min_distance=2.0, seed=1)
     one = np.ones(1, np.int64)
     state = MDState(
         positions, np.zeros((64, 3), np.float32), cell[None], np.zeros(64, np.uint8), 64 * one, seed=one, step=0 * one
