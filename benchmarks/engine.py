@@ -26,7 +26,7 @@ from amden.simulate.potentials.pairs import Grid, neighbor_list
 FLOPS_SECOND_PHASE, FLOPS_FIRST_PHASE, FLOPS_SELECTION = 114, 38, 11
 """Stillinger-Weber: additions and multiplications (an exponential, a root or a division counts as one) for a neighbour
 within the cutoff in either phase of the force, and for a neighbour on the list; counted in the source."""
-FLOPS_ORDER, FLOPS_END, FLOPS_PAIR = 24, 59, 150
+FLOPS_ORDER, FLOPS_END, FLOPS_BOND = 29, 60, 186
 """Tersoff: for a neighbour of a bond in the first phase, for one in the second, and for a bond in both together."""
 
 
@@ -95,8 +95,9 @@ def arithmetic(melt: Melt, state: MDState) -> str:
     near, listed, text = degree.mean(), len(listed_center) / n, ""
     if isinstance(melt.potential, Tersoff):
         first, second = degree @ (degree - 1) / n, (degree @ (degree - 1) + (degree[partner] - 1).sum()) / n
-        flops = first * FLOPS_ORDER + second * FLOPS_END + near * FLOPS_PAIR + listed * FLOPS_SELECTION
-        loads = 4 * (3 * (first + second + 3 * near + listed) + second + 2 * near) + listed + 3 * first
+        flops = first * FLOPS_ORDER + second * FLOPS_END + near * FLOPS_BOND + listed * FLOPS_SELECTION
+        visits = first + second + 4 * near
+        loads = 12 * (visits + listed) + 2 * (visits + listed) + 4 * (second + 5 * near)
         text = f", {first:.1f} and {second:.1f} of bonds in the two phases"
     else:
         flops = near * (FLOPS_FIRST_PHASE + FLOPS_SECOND_PHASE) + listed * FLOPS_SELECTION

@@ -42,19 +42,20 @@ def advance(
     failure = cuda.to_device(np.zeros(len(threads), np.int64))
     fields = ("fixed", "velocities", "kicks", "species", "seed", "step", "n_atoms", "offsets", "cell", "record")
     on_device = {name: cuda.to_device(getattr(systems, name)) for name in fields}
-    on_device_plan, kept = cuda.to_device(plan), []
-    cuda.synchronize()
+    on_device_plan, grids = cuda.to_device(plan), []
     for n_threads, kind in sorted(set(zip(threads.tolist(), diagonal.tolist(), strict=True)), reverse=True):
         chosen = np.flatnonzero((threads == n_threads) & (diagonal == kind))
         order = cuda.to_device(chosen[np.argsort(-systems.n_atoms[chosen], kind="stable")])
         capacity = _CAPACITIES[int(np.searchsorted(_CAPACITIES, n_threads))]
         elsewhere = [cuda.device_array(*array) for array in Memory.of(potential, capacity).elsewhere(len(chosen))]
-        arguments = order, *on_device.values(), n_steps, *ramp, on_device_plan, *elsewhere, failure
         kernel = cuda_kernel.compiled(potential, capacity=capacity, diagonal=kind)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
-            kernel[len(chosen), n_threads, cuda.stream()](*arguments)
-        kept.append(arguments)  # to free memory would wait for the grid
+        arguments = order, *on_device.values(), n_steps, *ramp, on_device_plan, *elsewhere, failure
+        grids.append((kernel, (len(chosen), n_threads, cuda.stream()), arguments))
+    cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
+        for kernel, configuration, arguments in grids:  # nothing else here: copies would wait for the grids before
+            kernel[configuration](*arguments)
     cuda.synchronize()
     for name in ("fixed", "velocities", "cell", "record"):
         on_device[name].copy_to_host(getattr(systems, name))
