@@ -23,6 +23,7 @@ INTERRUPTED = 130
 
 KEPT = {
     "simulate": "finished cells are kept, the same command goes on",
+    "merge": "merged files are kept, the same command goes on",
     "train": "a checkpoint is kept, the same command with --resume goes on",
 }
 """What is left of an interrupted verb; the others write at their end."""
@@ -98,17 +99,41 @@ def train(
 
 @app.command()
 def simulate(
-    protocol: Annotated[str, typer.Argument(help="Name of a protocol: si-melt, si-quench.")],
+    protocol: Annotated[str, typer.Argument(help="Name of a protocol: si-melt, si-quench, si-anneal, sio2.")],
     n: Annotated[int, typer.Option(help="Number of cells.", min=1)],
     out: Annotated[Path, typer.Option(help="Dataset folder; an interrupted run in it goes on.")],
     seed: Seed = 0,
+    shard: Annotated[str, typer.Option(help="Run part i of M only, as i/M; all may write into one folder.")] = "1/1",
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="amden, or lammps where it is installed.")] = "amden",
+    calculator: Annotated[
+        str | None, typer.Option(help="Use the ASE calculator that module:function returns instead.")
+    ] = None,
+    deck: Annotated[bool, typer.Option("--deck", help="Only write LAMMPS input, a folder a cell.")] = False,
     batch_size: Annotated[int | None, typer.Option(help="Cells at a time.  [default: fills the device]", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Batches in so many processes.", min=1)] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler that gets the batches.")] = None,
 ) -> None:
-    """Simulate melts and quenches into a dataset."""
-    from amden.commands import run_simulate
+    """Simulate melts, quenches and glasses into a dataset."""
+    from amden.data_commands import run_deck, run_simulate
 
-    run_simulate(protocol, n=n, out=out, seed=seed, device=device, batch_size=batch_size)
+    what = {"n": n, "out": out, "seed": seed, "shard": shard}
+    if deck:
+        run_deck(protocol, **what)
+        return
+    how = {"device": device, "engine": engine, "calculator": calculator, "batch_size": batch_size}
+    run_simulate(protocol, **what, **how, workers=workers, dask=dask)
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of one campaign: same protocol and seed.")],
+    out: Annotated[Path, typer.Option(help="Folder to bring their cells together in.")],
+) -> None:
+    """Merge the parts of a campaign that were simulated into several folders."""
+    from amden.data_commands import run_merge
+
+    run_merge(folders, out=out)
 
 
 @app.command()

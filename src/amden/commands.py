@@ -1,4 +1,5 @@
-"""What the verbs of the command line do: call the floors below, show progress, print what came out.
+"""What the verbs of the command line do: call the floors below, show progress, print what came out. Those that make
+and complete datasets are in `data_commands`.
 
 Imported only when a verb runs, so that `amden --help` answers at once.
 """
@@ -31,10 +32,8 @@ from amden.recipe import Recipe
 from amden.report import table
 from amden.report import write as write_report
 from amden.simulate.calculator import PotentialCalculator
-from amden.simulate.campaign import Progress as CampaignProgress
-from amden.simulate.campaign import run_campaign
 from amden.simulate.potentials import Potential
-from amden.simulate.protocol import POTENTIALS, find_protocol
+from amden.simulate.protocol import POTENTIALS
 from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures, validate
 from amden.training import Progress as TrainingProgress
@@ -50,7 +49,8 @@ COMPILE_FROM = 64
 def progress_bar(*columns: str) -> Iterator[Progress]:
     """A bar on stderr with counts, extra columns and times; silent where stderr is not a terminal."""
     shown = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *map(TextColumn, columns)]
-    with Progress(*shown, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*shown, *times, console=err, disable=not err.is_terminal, speed_estimate_period=600) as bar:
         yield bar
 
 
@@ -275,22 +275,3 @@ def _loaded(path: Path) -> Structures:
     validate(structures, source=str(path))
     check_overlaps(structures, min_distance=0.5, source=str(path))
     return structures
-
-
-def run_simulate(protocol: str, *, n: int, out: Path, seed: int, device: str, batch_size: int | None) -> None:
-    """Body of `amden simulate`."""
-    chosen = find_protocol(protocol)
-    where = "cuda" if pick_device(device).type == "cuda" else "cpu"
-    err.print(f"{protocol} on {where}: {n} cells of {chosen.size} atoms, {chosen.duration:g} ps each, seed {seed}")
-    with progress_bar("cells", "{task.fields[batch]}") as bar:
-        task = bar.add_task("simulating", total=n, batch="")
-
-        def show(now: CampaignProgress) -> None:
-            share = now.steps / chosen.n_steps
-            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
-            bar.update(task, completed=now.done + round(share * now.batch), batch=batch)
-
-        done = run_campaign(chosen, n=n, seed=seed, out=out, device=where, batch_size=batch_size, progress=show)
-    for index, reason in done.failures.items():
-        err.print(f"  cell {index} set aside: {reason}")
-    print(f"{out}: {done.n - len(done.failures)} structures, {len(done.failures)} set aside")

@@ -83,13 +83,15 @@ def test_version_and_models(capsys):
         (["generate", "si-melt", "--out", "g.extxyz"], "nothing was written"),
         (["train"], "a checkpoint is kept, the same command with --resume goes on"),
         (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
+        (["merge", "a", "--out", "d"], "merged files are kept, the same command goes on"),
     ],
 )
 def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"amden.commands.run_{arguments[0]}", interrupted)
+    module = "commands" if arguments[0] in ("generate", "train") else "data_commands"
+    monkeypatch.setattr(f"amden.{module}.run_{arguments[0]}", interrupted)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 130

@@ -1,0 +1,185 @@
+"""What the verbs that make and complete datasets do: simulate, merge, properties. See `commands` for the others."""
+
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+
+from amden.commands import err, pick_device, progress_bar
+from amden.random import spawn_seeds
+from amden.simulate.ase_engine import CalculatorEngine, load_calculator
+from amden.simulate.campaign import Progress, cells_of_part, run_campaign
+from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
+from amden.simulate.folder import merge_campaigns
+from amden.simulate.lammps import LammpsEngine, load_lammps
+from amden.simulate.lammps_input import lammps_deck
+from amden.simulate.protocol import find_protocol
+from amden.simulate.runs import random_start
+
+SAY_EVERY = 60.0
+"""Seconds between lines about the progress where there is no terminal to show a bar."""
+SCHEDULER_ANSWERS_IN = 20.0
+"""Seconds."""
+
+
+def run_simulate(
+    protocol: str,
+    *,
+    n: int,
+    out: Path,
+    seed: int,
+    shard: str,
+    device: str,
+    engine: str,
+    calculator: str | None,
+    batch_size: int | None,
+    workers: int | None,
+    dask: str | None,
+) -> None:
+    """Body of `amden simulate`."""
+    chosen, part = find_protocol(protocol), _part(shard)
+    runner = _engine(engine, calculator, device)
+    cells = cells_of_part(n, part)
+    where = f"{runner.name} on {runner.device}" if isinstance(runner, BuiltIn) else runner.name
+    err.print(
+        f"{protocol} by {where}: {len(cells)} cells of {chosen.size} atoms, {chosen.duration:g} ps each, seed {seed}"
+    )
+    with _executor(workers, dask) as executor, progress_bar("cells", "{task.fields[batch]}") as bar:
+        task = bar.add_task("simulating", total=len(cells), batch="")
+        lines = _Lines()
+
+        def show(now: Progress) -> None:
+            share = now.steps / chosen.n_steps
+            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
+            work = now.done + share * now.batch
+            bar.update(task, completed=round(work), batch=batch)
+            lines.say(f"{now.done} of {now.n} cells{', ' if batch else ''}{batch}", work, now.n)
+
+        done = run_campaign(
+            chosen,
+            n=n,
+            seed=seed,
+            out=out,
+            engine=runner,
+            part=part,
+            batch_size=batch_size,
+            executor=executor,
+            progress=show,
+        )
+    for index, reason in done.failures.items():
+        err.print(f"  cell {index} set aside: {reason}")
+    print(f"{out}: {done.n - len(done.failures)} structures, {len(done.failures)} set aside")
+
+
+def run_deck(protocol: str, *, n: int, out: Path, seed: int, shard: str) -> None:
+    """Body of `amden simulate --deck`."""
+    chosen = find_protocol(protocol)
+    cells = cells_of_part(n, _part(shard))
+    if out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} exists and is not empty")
+    for index in cells:
+        start = random_start(chosen, spawn_seeds(seed, 1, first=index).tolist())
+        lammps_deck(chosen, start).write(out / f"cell-{index:07d}")
+    print(f"{out}: LAMMPS input of {len(cells)} cells; in each folder, lmp -in in.lammps writes final.data")
+
+
+def run_merge(sources: list[Path], *, out: Path) -> None:
+    """Body of `amden merge`."""
+    merged = merge_campaigns(sources, out)
+    n, failures = merged.asked_for(), merged.failures()
+    held = sum(map(len, merged.shards()))
+    if held < n:
+        gaps = ", ".join(f"{gap.start} to {gap.stop}" for gap in merged.missing(range(n), n))
+        err.print(f"  [yellow]note:[/] cells {gaps} are missing")
+    print(f"{out}: {held - len(failures)} structures, {len(failures)} set aside")
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"`--shard` must be i/M with 1 ≤ i ≤ M, such as 1/4, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _engine(name: str, calculator: str | None, device: str) -> CampaignEngine:
+    """The engine that was asked for, once it proved to be there."""
+    if name not in ("amden", "lammps"):
+        raise ValueError(f"unknown engine {name!r}: expected amden or lammps")
+    if name == "lammps":
+        if calculator is not None:
+            raise ValueError("`--calculator` and `--engine lammps` exclude each other")
+        load_lammps()()
+        return LammpsEngine()
+    if calculator is not None:
+        load_calculator(calculator)
+        return CalculatorEngine(calculator)
+    return BuiltIn(choose_device("auto" if device == "auto" else pick_device(device).type))
+
+
+@contextmanager
+def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
+    """Local processes, a dask cluster, or nothing: then this process does the work."""
+    if workers is not None and dask is not None:
+        raise ValueError("`--workers` and `--dask` exclude each other: dask brings its own workers")
+    if dask is not None:
+        yield from _dask_executor(dask)
+    elif workers is not None and workers > 1:
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=numba.set_num_threads, initargs=(threads,)
+        ) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def _dask_executor(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise ValueError("`--dask` needs dask: pip install 'amden[dask]'") from error
+    try:
+        client = Client(address, timeout=SCHEDULER_ANSWERS_IN)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`--dask`: no scheduler answers at {address!r}") from error
+    with client:
+        try:
+            yield client.get_executor()
+        except KilledWorker as error:
+            raise OSError("a dask worker died again and again; finished cells are kept") from error
+
+
+class _Lines:
+    """Now and then a line about the progress, where there is no terminal for a bar."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+        self._said = time.monotonic()
+
+    def say(self, what: str, work: float, total: int) -> None:
+        """A line, if it is time for one, with the time that is left by what was done since the first call."""
+        now = time.monotonic()
+        since, before = self._start = self._start or (now, work)
+        if err.is_terminal or now - self._said < SAY_EVERY:
+            return
+        self._said = now
+        left = f", {_duration((now - since) * (total - work) / (work - before))}" if work > before else ""
+        err.print(f"  {what}{left}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    """In words.
+
+    >>> _duration(50.0), _duration(4000.0), _duration(1e5)
+    ('50 s left', '67 min left', '27.8 h left')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 7200 else f"{seconds / 3600:.1f} h left"
