@@ -167,6 +167,24 @@ def test_a_failed_system_leaves_the_others_alone():
     assert new.step.tolist() == [0, 60]
 
 
+def test_results_belong_to_their_systems_in_any_order_of_sizes():
+    """The engine begins with the largest system."""
+    starts = [random_packing(n, volume=900.0, min_distance=2.0, seed=n) for n in (32, 44, 36)]
+    positions = np.concatenate([positions for positions, _ in starts])
+    positions[1] = positions[0] + 1e-4
+    state = thermal_state(
+        SW,
+        positions,
+        cell=np.stack([cell for _, cell in starts]),
+        n_atoms=np.array([32, 44, 36]),
+        seed=np.array([1, 2, 3]),
+        temperature=2000.0,
+    )
+    new, record = run(state, SW, replace(NPT, n_steps=20))
+    assert record.failure.tolist() == [1, 0, 0]
+    assert new.step.tolist() == [0, 20, 20]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
