@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase.io import read
+from ase.io import iread
 
 from amden.simulate.potentials import StillingerWeber, evaluate, munetoh_silica
 from amden.simulate.relaxation import cuda, minimum, relax
@@ -17,7 +17,7 @@ SW, SILICA = StillingerWeber(), munetoh_silica()
 
 
 def batch(potential, name, index, repeats=1, shake=0.0):
-    frames = [atoms for atoms in read(DATA / name, index) for _ in range(repeats)]
+    frames = [atoms for atoms in iread(DATA / name, index) for _ in range(repeats)]
     species = np.concatenate([[potential.symbols.index(s) for s in f.get_chemical_symbols()] for f in frames])
     positions = np.concatenate([f.positions for f in frames])
     positions = positions + shake * np.random.default_rng(0).normal(size=positions.shape)
