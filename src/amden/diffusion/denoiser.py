@@ -57,8 +57,8 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class EnergyDenoiser(Denoiser, Protocol):
-    """A denoiser whose score is the gradient of a noise energy (eq. 18-22)."""
+    """A denoiser whose score is the gradient of a noise energy, p(x) ∝ exp(-E) (eq. 18-22)."""
 
-    def energy(self, sample: Sample, t: Float[Tensor, " systems"]) -> Float[Tensor, " systems"]:
-        """Noise energy of each system, in units of k_B T = 1."""
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """Noise energy E of each system in float64, in units of k_B T = 1, and ε = σ ∇E of positions and elements."""
         ...

@@ -40,6 +40,10 @@ from amden.segment import centred
 Callback = Callable[[int, float, Sample], None]
 """Called after each step with the number of steps done, the time reached and the sample there."""
 
+Refinement = Callable[[int, float, Sample], tuple[Sample, Noise]]
+"""Called before each step with its number, the time and the sample there; returns the sample to go on from and
+the noise in it. `hmc` has one."""
+
 STEP_DRAW: Final = 1 << 32
 """Draw of a sampler's first step; each step takes the next."""
 
@@ -64,6 +68,7 @@ def euler_maruyama(
     diffusion: Diffusion,
     times: Float[Tensor, " times"],
     streams: Streams,
+    refine: Refinement | None = None,
     callback: Callback | None = None,
     first_draw: int = STEP_DRAW,
 ) -> Sample:
@@ -76,6 +81,7 @@ def euler_maruyama(
     that it lacks is the posterior's own spread, below σ(t_min) (0.015 Å for σ_max = 1.5 Å).
 
     Each system's result depends on its own start and seed, not on the batch, as far as the denoiser keeps to that.
+    `refine` may move the sample before each step, along the distribution p_t, and then stands for the denoiser.
 
     >>> from amden.testing import GaussianOracle, random_sample
     >>> diffusion, start = Diffusion(), random_sample([4])
@@ -85,7 +91,10 @@ def euler_maruyama(
     torch.Size([4, 3])
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
-        noise = _predicted(denoiser, sample, t)
+        if refine is None:
+            noise = _predicted(denoiser, sample, t)
+        else:
+            sample, noise = refine(i, t, sample)
         if s == 0.0:
             sample = _stepped(sample, noise, _steps(_flow, diffusion, t, s))
         else:

@@ -46,6 +46,17 @@ class GaussianOracle:
             (sigma_e / v_e)[system, None] * (sample.elements - alpha_e[system, None] * mean),
         )
 
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """-ln p_t(x) up to a constant, and the noise: an `EnergyDenoiser`."""
+        *_, v = _marginal(self.diffusion.positions, t, self.spread)
+        alpha_e, _, v_e = _marginal(self.diffusion.elements, t, self.element_spread)
+        system, mean = sample.system, sample.elements.new_tensor(self.element_mean)
+        about = centred(sample.positions, system, n_systems=len(sample)).double()
+        each = about.square().sum(1) / v.double()[system]
+        off = (sample.elements - alpha_e[system, None] * mean).double()
+        each = each + off.square().sum(1) / v_e.double()[system]
+        return 0.5 * segment_sum(each, system, n_systems=len(sample)), self(sample, t)
+
     def drawn(self, sample: Sample, t: Float[Tensor, " systems"], streams: Streams, *, draw: int = 0) -> Sample:
         """Positions and elements replaced by an exact draw of p_t."""
         *_, v = _marginal(self.diffusion.positions, t, self.spread)
@@ -88,14 +99,22 @@ class MixtureOracle:
             (scale_e[:, None, None] * (r * e).sum(1)).flatten(0, 1),
         )
 
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """-ln p_t(x) up to a constant, and the noise: an `EnergyDenoiser`."""
+        return -self._log_weights(sample, t).logsumexp(1).double(), self(sample, t)
+
     def responsibilities(self, sample: Sample, t: Float[Tensor, " systems"]) -> Float[Tensor, "systems components"]:
         """Probability r_k of each component given the sample at time `t`."""
+        return self._log_weights(sample, t).softmax(1)
+
+    def _log_weights(self, sample: Sample, t: Tensor) -> Tensor:
+        """ln w_k N_k(x), up to a constant, [systems components]."""
         log_r = torch.log(self.weights.to(sample.positions))[None]
         schedules = (self.diffusion.positions, self.spread), (self.diffusion.elements, self.element_spread)
         for (deviation, _), (schedule, spread) in zip(self._deviations(sample, t), schedules, strict=True):
             *_, v = _marginal(schedule, t, spread)
             log_r = log_r - 0.5 * deviation.square().sum((2, 3)) / v[:, None]
-        return log_r.softmax(1)
+        return log_r
 
     def drawn(self, sample: Sample, t: Float[Tensor, " systems"], streams: Streams, *, draw: int = 0) -> Sample:
         """Positions and elements replaced by an exact draw of p_t; uses this draw and the next."""

@@ -1,0 +1,247 @@
+"""Hamiltonian Monte Carlo on a noise energy (eq. 23, 24): relaxes samples along p_t while they are denoised.
+
+An iteration draws momenta, follows the energy E by velocity Verlet and accepts the end with probability
+min(1, exp(-ΔH)), H = E + ½ Σ p²: for each system on its own, so one iteration moves any number of chains. Lengths are
+in units of σ(t), where the paper's step dt = σ dt₀ and mass 1 read
+
+    p ← p - ½ dt₀ ε,    x ← x + σ dt₀ p,    p ← p - ½ dt₀ ε,    ε = σ ∇E
+
+so a step is about as long as the energy is smooth at any t. Momenta and forces do not move a system as a whole.
+
+========= ============== ==========================================
+symbol    variable       meaning
+========= ============== ==========================================
+E         `energy`       noise energy, k_B T = 1
+ε         `noise`        σ ∇E
+dt₀       `step`         step of velocity Verlet in units of σ(t)
+ΔH        `change`       error of velocity Verlet in E + ½ Σ p²
+========= ============== ==========================================
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from amden.diffusion.corruption import gaussian_noise
+from amden.diffusion.denoiser import EnergyDenoiser, Noise, Sample
+from amden.diffusion.schedule import Diffusion
+from amden.random import Streams
+from amden.segment import centred, first_atom, segment_sum
+
+HMC_DRAW: Final = 3 << 32
+"""Draw of the first iteration's momenta; the next decides on its acceptance, and so on by twos."""
+
+
+@dataclass(frozen=True)
+class HMCConfig:
+    """How samples are refined. The defaults are the paper's for silicon and silica (section IV.B.4)."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    n_verlet: int = 15
+    """Velocity Verlet steps an iteration."""
+    t_min: float = 0.0
+    """Iterations are done at times from here …"""
+    t_max: float = 0.5
+    """… to here, one before each denoising step."""
+    step: float = 0.4
+    """dt₀, the step in units of σ(t), to begin with. The paper takes 0.2 for its multi-element glass."""
+    acceptance: float | None = 0.5
+    """Acceptance that dt₀ is steered to, for each system on its own; None keeps dt₀ as it is, as the paper does."""
+    gain: float = 0.05
+    """How fast: ln dt₀ changes by `gain` · (probability of acceptance - `acceptance`) an iteration. While dt₀ changes,
+    the distribution is disturbed by an amount of this order."""
+    elements: bool = False
+    """Move elements too, not positions alone."""
+
+    def __post_init__(self) -> None:
+        if self.n_verlet < 1:
+            raise ValueError(f"`n_verlet` must be at least 1, got {self.n_verlet}")
+        if not 0.0 <= self.t_min < self.t_max <= 1.0:
+            raise ValueError(f"`t_min` < `t_max` must lie in [0, 1], got {self.t_min} and {self.t_max}")
+        if not self.step > 0.0:
+            raise ValueError(f"`step` must be positive, got {self.step}")
+        if self.acceptance is not None and not 0.0 < self.acceptance < 1.0:
+            raise ValueError(f"`acceptance` must lie in (0, 1), got {self.acceptance}")
+        if not 0.0 <= self.gain <= 1.0:
+            raise ValueError(f"`gain` must lie in [0, 1], got {self.gain}")
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Where the chains are: a sample, its energy and its noise at the same time t."""
+
+    sample: Sample
+    energy: Float[Tensor, " systems"]
+    """E, in float64."""
+    noise: Noise
+
+    @staticmethod
+    def at(denoiser: EnergyDenoiser, sample: Sample, t: Float[Tensor, " systems"]) -> "Chain":
+        """The chains at a sample."""
+        energy, noise = denoiser.energy_and_noise(sample, t)
+        positions = centred(noise.positions, sample.system, n_systems=len(sample))
+        return Chain(sample, energy, replace(noise, positions=positions))
+
+
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """What one iteration did."""
+
+    chain: Chain
+    """After it."""
+    change: Float[Tensor, " systems"]
+    """ΔH, in float64."""
+    probability: Float[Tensor, " systems"]
+    """min(1, exp(-ΔH)); 0 where the energy at the end was not finite."""
+    accepted: Bool[Tensor, " systems"]
+
+
+@dataclass(frozen=True, eq=False)
+class HMCRecord:
+    """What a denoising with HMC went through, a row an iteration."""
+
+    t: Float[Tensor, " iterations"]
+    energy: Float[Tensor, "iterations systems"]
+    """E after the iteration."""
+    probability: Float[Tensor, "iterations systems"]
+    """Of acceptance."""
+    step: Float[Tensor, "iterations systems"]
+    """dt₀ of the iteration."""
+
+
+@torch.no_grad()
+def hmc_iteration(
+    denoiser: EnergyDenoiser,
+    chain: Chain,
+    *,
+    t: Float[Tensor, " systems"],
+    step: Float[Tensor, " systems"],
+    n_verlet: int,
+    diffusion: Diffusion,
+    streams: Streams,
+    draw: int,
+    elements: bool = False,
+) -> Iteration:
+    """One move of every chain at its own time `t`, with its own `step` dt₀ (eq. 23, 24).
+
+    Uses the numbers of `draw` and `draw + 1`. Detailed balance holds with respect to exp(-E) for a fixed `step`.
+
+    >>> from amden.testing import GaussianOracle, random_sample
+    >>> oracle, sample = GaussianOracle(Diffusion()), random_sample([4])
+    >>> t = torch.tensor([0.3], dtype=torch.float64)
+    >>> streams = Streams.of(torch.tensor([7]), sample.n_atoms)
+    >>> move = hmc_iteration(
+    ...     oracle, Chain.at(oracle, sample, t), t=t, step=torch.full_like(t, 0.1), n_verlet=5,
+    ...     diffusion=Diffusion(), streams=streams, draw=HMC_DRAW,
+    ... )
+    >>> bool(move.probability > 0.9)
+    True
+    """
+    start, system = chain.sample, chain.sample.system
+    momentum = gaussian_noise(start, streams, draw=draw)
+    if not elements:
+        momentum = replace(momentum, elements=torch.zeros_like(momentum.elements))
+    before = chain.energy + _kinetic(momentum, start)
+    atom_step = step.to(start.positions)[system, None]
+    reach_x = diffusion.positions.sigma(t).to(start.positions)[system, None] * atom_step
+    reach_e = diffusion.elements.sigma(t).to(start.positions)[system, None] * atom_step
+    now = chain
+    momentum = _kicked(momentum, now.noise, 0.5 * atom_step, elements)
+    for k in range(n_verlet):
+        positions = now.sample.positions + reach_x * momentum.positions
+        moved = replace(now.sample, positions=positions)
+        if elements:
+            moved = replace(moved, elements=now.sample.elements + reach_e * momentum.elements)
+        now = Chain.at(denoiser, moved, t)
+        last = k == n_verlet - 1
+        momentum = _kicked(momentum, now.noise, 0.5 * atom_step if last else atom_step, elements)
+    change = now.energy + _kinetic(momentum, start) - before
+    probability = torch.nan_to_num(torch.exp(-change.clamp(min=0.0)))
+    u = streams.uniform((1,), draw=draw + 1)[first_atom(start.n_atoms), 0]
+    accepted = u < probability
+    return Iteration(_chosen(accepted, now, chain), change, probability, accepted)
+
+
+class HMCRefinement:
+    """HMC before each denoising step with t in the range of `config`: the `refine` of `euler_maruyama`.
+
+    >>> from amden.diffusion.sampler import euler_maruyama, time_grid
+    >>> from amden.testing import GaussianOracle, random_sample
+    >>> oracle, start = GaussianOracle(Diffusion()), random_sample([4])
+    >>> streams = Streams.of(torch.tensor([7]), start.n_atoms)
+    >>> hmc = HMCRefinement(oracle, HMCConfig(n_verlet=3), diffusion=Diffusion(), streams=streams)
+    >>> times = time_grid(Diffusion(), n_steps=10)
+    >>> end = euler_maruyama(oracle, start, diffusion=Diffusion(), times=times, streams=streams, refine=hmc)
+    >>> hmc.record().energy.shape
+    torch.Size([6, 1])
+    """
+
+    def __init__(self, denoiser: EnergyDenoiser, config: HMCConfig, *, diffusion: Diffusion, streams: Streams) -> None:
+        self._denoiser, self._config, self._diffusion, self._streams = denoiser, config, diffusion, streams
+        self._step: Tensor | None = None
+        self._times: list[float] = []
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, number: int, t: float, sample: Sample) -> tuple[Sample, Noise]:
+        """The sample after an iteration, and the noise in it."""
+        config = self._config
+        times = sample.positions.new_full((len(sample),), t)
+        chain = Chain.at(self._denoiser, sample, times)
+        if not config.t_min <= t <= config.t_max:
+            return sample, chain.noise
+        step = self._step if self._step is not None else torch.full_like(times, config.step)
+        move = hmc_iteration(
+            self._denoiser,
+            chain,
+            t=times,
+            step=step,
+            n_verlet=config.n_verlet,
+            diffusion=self._diffusion,
+            streams=self._streams,
+            draw=HMC_DRAW + 2 * number,
+            elements=config.elements,
+        )
+        self._times.append(t)
+        self._rows.append((move.chain.energy, move.probability, step))
+        if config.acceptance is not None:
+            step = step * torch.exp(config.gain * (move.probability.to(step) - config.acceptance))
+        self._step = step
+        return move.chain.sample, move.chain.noise
+
+    def record(self) -> HMCRecord:
+        """What happened so far."""
+        if not self._rows:
+            empty = torch.zeros((0, 0))
+            return HMCRecord(torch.zeros(0), empty, empty, empty)
+        energy, probability, step = (torch.stack(rows).cpu() for rows in zip(*self._rows, strict=True))
+        return HMCRecord(torch.tensor(self._times, dtype=torch.float64), energy, probability, step)
+
+
+def _kinetic(momentum: Noise, sample: Sample) -> Float[Tensor, " systems"]:
+    """½ Σ p² of each system, in float64."""
+    each = momentum.positions.double().square().sum(1) + momentum.elements.double().square().sum(1)
+    return 0.5 * segment_sum(each, sample.system, n_systems=len(sample))
+
+
+def _kicked(momentum: Noise, noise: Noise, step: Tensor, elements: bool) -> Noise:
+    positions = momentum.positions - step * noise.positions
+    return Noise(positions, momentum.elements - step * noise.elements if elements else momentum.elements)
+
+
+def _chosen(accepted: Bool[Tensor, " systems"], new: Chain, old: Chain) -> Chain:
+    """The new state of the chains that accepted, the old one of the others."""
+    atoms = accepted[new.sample.system, None]
+    sample = replace(
+        new.sample,
+        positions=torch.where(atoms, new.sample.positions, old.sample.positions),
+        elements=torch.where(atoms, new.sample.elements, old.sample.elements),
+    )
+    noise = Noise(
+        torch.where(atoms, new.noise.positions, old.noise.positions),
+        torch.where(atoms, new.noise.elements, old.noise.elements),
+    )
+    return Chain(sample, torch.where(accepted, new.energy, old.energy), noise)
