@@ -23,6 +23,7 @@ INTERRUPTED = 130
 
 KEPT = {
     "simulate": "finished cells are kept, the same command goes on",
+    "properties": "finished files are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
     "train": "a checkpoint is kept, the same command with --resume goes on",
 }
@@ -134,6 +135,27 @@ def merge(
     from amden.data_commands import run_merge
 
     run_merge(folders, out=out)
+
+
+@app.command()
+def properties(
+    data: Annotated[Path, typer.Argument(help="Dataset folder, or one of its files.")],
+    density: Annotated[bool, typer.Option("--density", help="density, g/cm³.")] = False,
+    rings: Annotated[bool, typer.Option("--rings", help="mean_ring_size as in the paper.")] = False,
+    moduli: Annotated[bool, typer.Option("--moduli", help="shear_, youngs_ and bulk_modulus as in the paper.")] = False,
+    moduli_vrh: Annotated[
+        bool, typer.Option("--moduli-vrh", help="The same by Voigt, Reuss and Hill, converged: shear_modulus_vrh …")
+    ] = False,
+    potential: Annotated[
+        str | None, typer.Option(help="For moduli.  [default: that of the simulation, or one for the elements]")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Add properties to the structures of a dataset, for training and for looking at."""
+    from amden.data_commands import run_properties
+
+    chosen = {"density": density, "rings": rings, "moduli": moduli, "moduli-vrh": moduli_vrh}
+    run_properties(data, [name for name, wanted in chosen.items() if wanted], potential=potential, device=device)
 
 
 @app.command()

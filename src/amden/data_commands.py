@@ -12,6 +12,8 @@ from pathlib import Path
 import numba
 
 from amden.commands import err, pick_device, progress_bar
+from amden.properties import PROPERTIES, add_properties
+from amden.properties import Progress as MeasuringProgress
 from amden.random import spawn_seeds
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator
 from amden.simulate.campaign import Progress, cells_of_part, run_campaign
@@ -98,6 +100,23 @@ def run_merge(sources: list[Path], *, out: Path) -> None:
         gaps = ", ".join(f"{gap.start} to {gap.stop}" for gap in merged.missing(range(n), n))
         err.print(f"  [yellow]note:[/] cells {gaps} are missing")
     print(f"{out}: {held - len(failures)} structures, {len(failures)} set aside")
+
+
+def run_properties(data: Path, names: list[str], *, potential: str | None, device: str) -> None:
+    """Body of `amden properties`."""
+    if not names:
+        raise ValueError(f"nothing to compute: name at least one of {', '.join(f'--{name}' for name in PROPERTIES)}")
+    where = choose_device("auto" if device == "auto" else pick_device(device).type)
+    with progress_bar("structures", "{task.fields[what]}") as bar:
+        task, lines = bar.add_task("measuring", total=None, what=""), _Lines()
+
+        def show(now: MeasuringProgress) -> None:
+            bar.update(task, completed=now.done, total=now.total, what=now.what)
+            lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
+
+        unknown = add_properties(data, names, potential=potential, device=where, progress=show)
+    for column, count in unknown.items():
+        print(f"{data}: {column}{f', unknown in {count} structures' if count else ''}")
 
 
 def _part(text: str) -> tuple[int, int]:

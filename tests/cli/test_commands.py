@@ -84,6 +84,7 @@ def test_version_and_models(capsys):
         (["train"], "a checkpoint is kept, the same command with --resume goes on"),
         (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
         (["merge", "a", "--out", "d"], "merged files are kept, the same command goes on"),
+        (["properties", "d", "--rings"], "finished files are kept, the same command goes on"),
     ],
 )
 def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):

@@ -1,0 +1,262 @@
+"""Properties of the structures of a dataset, computed and stored beside them: each is one entry of a table.
+
+What was computed how travels with the numbers: a shard's provenance holds for every column its unit and meaning, and
+for every property the convention and the potential.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from amden import __version__
+from amden.analysis.elastic import elastic_tensor, one_sided_moduli
+from amden.analysis.rings import rings
+from amden.elements import GHOST, atomic_number, symbol
+from amden.shard import load_provenance, load_shard, save_shard
+from amden.simulate.folder import ALL, MANIFEST, CampaignFolder
+from amden.simulate.moduli import relaxed_stress
+from amden.simulate.potentials import Potential
+from amden.simulate.protocol import POTENTIALS
+from amden.simulate.relaxation import relax_structures
+from amden.structure import Structures
+
+Device = Literal["auto", "cpu", "cuda"]
+Columns = Mapping[str, Float[Tensor, " systems"]]
+
+LOOSE: Final = 0.05
+"""eV/Å: what the paper relaxes to before and under strain."""
+TIGHT: Final = 1e-5
+"""eV/Å: where elastic constants no longer depend on it."""
+_CHUNK: Final = 256
+"""Structures measured at a time; an elastic tensor takes thirteen of each."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What properties are computed with."""
+
+    potential: str | None
+    """A name in `POTENTIALS`."""
+    device: Device
+
+    @property
+    def interaction(self) -> Potential:
+        """The potential itself."""
+        if self.potential is None:
+            have = "; ".join(f"{name} has {', '.join(p.symbols)}" for name, p in POTENTIALS.items())
+            raise ValueError(f"moduli need a potential that knows all elements of the structures: {have}")
+        return POTENTIALS[self.potential]
+
+
+@dataclass(frozen=True)
+class Property:
+    """What is computed together."""
+
+    columns: Mapping[str, str]
+    """Names of the numbers, each with unit and meaning."""
+    convention: str
+    """How they are computed: recorded, and done again when it has changed."""
+    measure: Callable[[Structures, Tools], Columns]
+    """One number a structure for each column, NaN where there is none."""
+    needs_potential: bool = False
+
+
+def _density(structures: Structures, tools: Tools) -> Columns:
+    return {"density": structures.density}
+
+
+def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
+    present = structures.species.unique().tolist()
+    counted = "Si" if len(present) > 1 and atomic_number("Si") in present else None
+    found = rings(structures, definition="closing", counted=counted)
+    return {"mean_ring_size": torch.from_numpy(found.per_system.astype(np.float64))}
+
+
+def _moduli(structures: Structures, tools: Tools) -> Columns:
+    at_rest = relax_structures(structures, tools.interaction, force_tolerance=LOOSE, device=tools.device)
+    stress = relaxed_stress(tools.interaction, force_tolerance=LOOSE, device=tools.device)
+    found = one_sided_moduli(at_rest.structures, stress=stress)
+    known = at_rest.converged & found.converged
+    return {
+        "shear_modulus": _known(found.shear, known),
+        "youngs_modulus": _known(found.young, known),
+        "bulk_modulus": _known(found.bulk, known),
+    }
+
+
+def _converged_moduli(structures: Structures, tools: Tools) -> Columns:
+    at_rest = relax_structures(structures, tools.interaction, force_tolerance=TIGHT, device=tools.device)
+    stress = relaxed_stress(tools.interaction, force_tolerance=TIGHT, device=tools.device)
+    found = elastic_tensor(at_rest.structures, stress=stress)
+    known = at_rest.converged & found.converged & found.positive_definite
+    return {
+        "shear_modulus_vrh": _known(found.hill.shear, known),
+        "youngs_modulus_vrh": _known(found.hill.young, known),
+        "bulk_modulus_vrh": _known(found.hill.bulk, known),
+    }
+
+
+def _known(values: Float[np.ndarray, " systems"], known: Bool[np.ndarray, " systems"]) -> Float[Tensor, " systems"]:
+    return torch.from_numpy(np.where(known, values, np.nan))
+
+
+PROPERTIES: Final[Mapping[str, Property]] = {
+    "density": Property(
+        {"density": "g/cm³"}, "mass over volume of the structure as it is; ghosts weigh nothing", _density
+    ),
+    "rings": Property(
+        {"mean_ring_size": "silicon atoms in a ring, mean over the rings; all atoms in a single element"},
+        "closing rings of the paper: for each bond, up to 1.3 times the sum of the covalent radii, one shortest path "
+        "of up to 24 atoms that closes it; of the structure as it is",
+        _mean_ring_size,
+    ),
+    "moduli": Property(
+        {
+            "shear_modulus": "GPa, G = c44",
+            "youngs_modulus": "GPa, E = (c11 - c12)(c11 + 2 c12)/(c11 + c12)",
+            "bulk_modulus": "GPa, K = (c11 + 2 c12)/3",
+        },
+        f"the paper's: one strain of +2 % a component, nine components averaged over the axes; atoms and cell relaxed "
+        f"to {LOOSE} eV/Å before, atoms under strain",
+        _moduli,
+        needs_potential=True,
+    ),
+    "moduli-vrh": Property(
+        {
+            "shear_modulus_vrh": "GPa",
+            "youngs_modulus_vrh": "GPa",
+            "bulk_modulus_vrh": "GPa",
+        },
+        f"Voigt-Reuss-Hill means of the full tensor by central differences of 0.1 % strain; atoms and cell relaxed to "
+        f"{TIGHT} eV/Å before, atoms under strain; unknown where the tensor is not positive definite",
+        _converged_moduli,
+        needs_potential=True,
+    ),
+}
+"""All there are."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the computation is."""
+
+    done: int
+    """Structures of the files that were looked at."""
+    total: int
+    """Structures in all files."""
+    what: str
+    """The property under way."""
+
+
+def add_properties(
+    path: str | Path,
+    names: Sequence[str],
+    *,
+    potential: str | None = None,
+    device: Device = "auto",
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Mapping[str, int]:
+    """Compute properties of the structures of a dataset and store them in its files.
+
+    `path` is a folder of shards or one shard; each file is written again, whole or not at all, when all its properties
+    are there, so an interrupted call goes on with the files that are left. What is there by the same convention is not
+    computed again. `potential` is a name in `POTENTIALS`; left out, it is the one the dataset was simulated with, or
+    the first that has all its elements. Returns the number of structures whose value is unknown, by column.
+
+    Errors: `ValueError` for an unknown property or potential, for files that are no shards, or for elements without a
+    potential where one is needed.
+    """
+    for name in names:
+        if name not in PROPERTIES:
+            raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
+    if potential is not None and potential not in POTENTIALS:
+        raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
+    files = _files(Path(path))
+    sizes = {file: len(load_shard(file).structures) for file in files}
+    done, total, unknown = 0, sum(sizes.values()), {}
+    folder = CampaignFolder(files[0].parent)
+    with folder.claimed(ALL) as claim:
+        for file, size in sizes.items():
+            _complete(
+                file,
+                names,
+                potential,
+                device,
+                tell=lambda n, what, done=done: progress(Progress(done + n, total, what)),
+            )
+            done += size
+            progress(Progress(done, total, ""))
+            for column, values in _columns(file, names):
+                unknown[column] = unknown.get(column, 0) + int(values.isnan().sum())
+        if (folder.path / MANIFEST).exists():
+            claim.write_manifest(folder.origin() or {}, 0)
+    return unknown
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    files = [file for file in sorted(path.glob("*.safetensors")) if path.is_dir() and not file.name.startswith(".")]
+    files = files or ([path] if path.is_file() and path.suffix == ".safetensors" else [])
+    if not files:
+        raise ValueError(f"{path}: properties are added to datasets: a folder of .safetensors files, or one of them")
+    for file in files:
+        load_provenance(file)
+    return files
+
+
+def _columns(file: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    properties = load_shard(file).structures.properties
+    yield from ((column, properties[column]) for name in names for column in PROPERTIES[name].columns)
+
+
+def _complete(
+    file: Path, names: Sequence[str], potential: str | None, device: Device, *, tell: Callable[[int, str], None]
+) -> None:
+    """Computes what a file lacks and writes it; tells after how many structures which property is under way."""
+    shard = load_shard(file)
+    structures, provenance = shard.structures, dict(shard.provenance)
+    recorded: dict[str, Any] = dict(provenance.get("properties", {}))
+    tools = Tools(potential or _potential_of(structures, provenance), device)
+    records = {name: _record(PROPERTIES[name], tools) for name in names}
+    lacking = [name for name in names if {**recorded.get(name, {}), "amden": None} != {**records[name], "amden": None}]
+    for name in lacking:
+        columns = _measured(PROPERTIES[name], structures, tools, tell=lambda n, name=name: tell(n, name))
+        structures = replace(structures, properties={**structures.properties, **columns})
+        recorded[name] = {**records[name], "amden": __version__}
+    if lacking:
+        save_shard(file, structures, provenance={**provenance, "properties": recorded})
+
+
+def _record(entry: Property, tools: Tools) -> dict[str, Any]:
+    record: dict[str, Any] = {"columns": dict(entry.columns), "convention": entry.convention}
+    if entry.needs_potential:
+        tools.interaction  # noqa: B018  # there must be one
+        record["potential"] = tools.potential
+    return record
+
+
+def _measured(
+    entry: Property, structures: Structures, tools: Tools, *, tell: Callable[[int], None]
+) -> dict[str, Tensor]:
+    bare = replace(structures, properties={}).to(dtype=torch.float64).without_ghosts()
+    parts: list[Columns] = []
+    for first in range(0, len(bare), _CHUNK):
+        tell(first)
+        parts.append(entry.measure(bare.select(range(first, min(first + _CHUNK, len(bare)))), tools))
+    empty = torch.zeros(0, dtype=torch.float64)
+    return {column: torch.cat([empty, *(part[column].double() for part in parts)]) for column in entry.columns}
+
+
+def _potential_of(structures: Structures, provenance: Mapping[str, Any]) -> str | None:
+    """That of the simulation, else the first that knows all elements."""
+    present = {symbol(z) for z in structures.species.unique().tolist()} - {symbol(GHOST)}
+    own = provenance.get("protocol", {}).get("potential")
+    candidates = [own] if own in POTENTIALS else list(POTENTIALS)
+    return next((name for name in candidates if present <= set(POTENTIALS[name].symbols)), None)
