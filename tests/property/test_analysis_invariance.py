@@ -30,7 +30,7 @@ def counts(structures: Structures, *, copies: int = 1) -> tuple[np.ndarray, ...]
     n = len(kinds(structures))
     bonds, angles = bond_counts(structures, cutoffs=np.full((n, n), 3.3), n_bins=60)
     of_systems = np.split(bonds, torch.cumsum(structures.n_atoms, 0)[:-1].tolist())
-    numbers = np.stack([np.bincount(b, minlength=60) for b in of_systems])
+    numbers = np.stack([np.apply_along_axis(np.bincount, 0, b, minlength=60) for b in of_systems])
     distances = distance_counts(structures, r_max=6.0, n_bins=40)
     return tuple(a / copies for a in (distances, numbers, angles))
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from amden.analysis.grid import kinds
 from amden.analysis.histogram import bond_counts
@@ -62,6 +63,11 @@ class BondAngles:
         """Mean angle in degrees."""
         return float(np.sum(self.density * self.angle * np.diff(self.edges)))
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the angles in degrees, about the mean of all systems."""
+        return float(np.sqrt(np.sum(self.density * (self.angle - self.mean) ** 2 * np.diff(self.edges))))
+
 
 def coordination(structures: Structures, *, cutoff: Cutoff = 2.9, centre: str | None = None) -> Coordination:
     """Number of atoms closer than `cutoff` to each atom, or to each atom of the element `centre`, images included.
@@ -75,13 +81,31 @@ def coordination(structures: Structures, *, cutoff: Cutoff = 2.9, centre: str | 
     """
     _require_present(structures, centre)
     bonds, _ = bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=1)
-    system = structures.system.cpu().numpy()
-    if centre is not None:
-        chosen = structures.species.cpu().numpy() == atomic_number(centre)
-        bonds, system = bonds[chosen], system[chosen]
-    width = int(bonds.max(initial=0)) + 1
-    counts = np.bincount(system * width + bonds, minlength=len(structures) * width).reshape(-1, width)
-    return Coordination(_rows_to_one(counts))
+    chosen = None if centre is None else atomic_number(centre)
+    return _coordination(structures, bonds.sum(axis=1), chosen)
+
+
+def partial_coordination(structures: Structures, *, cutoff: Cutoff = 2.9) -> dict[str, Coordination]:
+    """Coordination by pair of elements, as `coordination` counts it: `"Si-O"` is the oxygen around a silicon.
+
+    Both orders are there. A pair that no system has is left out.
+
+    >>> import torch
+    >>> cscl = torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]])
+    >>> cell = Structures(cscl, torch.tensor([55, 17]), 4.0 * torch.eye(3)[None], torch.tensor([2]))
+    >>> {pair: found.mean for pair, found in partial_coordination(cell, cutoff=3.6).items()}
+    {'Cl-Cl': 0.0, 'Cl-Cs': 8.0, 'Cs-Cl': 8.0, 'Cs-Cs': 0.0}
+    """
+    bonds, _ = bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=1)
+    present, system = kinds(structures), structures.system.cpu().numpy()
+    number = structures.species.cpu().numpy()
+    has = {z: np.bincount(system[number == z], minlength=len(structures)) > 0 for z in present}
+    return {
+        f"{symbol(a)}-{symbol(b)}": _coordination(structures, bonds[:, j], a)
+        for a in present
+        for j, b in enumerate(present)
+        if np.any(has[a] & has[b])
+    }
 
 
 def bond_angles(
@@ -99,15 +123,62 @@ def bond_angles(
     >>> found.angle[found.density > 0].tolist()  # 12 right angles and 3 straight lines
     [90.0, 178.0]
     """
-    n_bins = round(180.0 / bin_width) if bin_width > 0 else 0
-    if n_bins < 1 or abs(n_bins * bin_width - 180.0) > 1e-6:
-        raise ValueError(f"`bin_width` must divide 180 degrees, got {bin_width}")
     _require_present(structures, centre)
-    _, counts = bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=n_bins)
+    counts = _angle_counts(structures, cutoff, bin_width).sum(axis=2)
     of_centres = counts.sum(1) if centre is None else counts[:, kinds(structures).index(atomic_number(centre))]
     if not of_centres.any():
         raise ValueError(f"`cutoff` finds no bond angle: no atom has two neighbours within {cutoff} Å")
-    return BondAngles(np.linspace(0.0, 180.0, n_bins + 1), _rows_to_one(of_centres) * n_bins / 180.0)
+    return _angles(of_centres)
+
+
+def partial_bond_angles(
+    structures: Structures, *, cutoff: Cutoff = 2.9, bin_width: float = 2.0
+) -> dict[str, BondAngles]:
+    """Bond angles by triple of elements, centre in the middle: `"Si-O-Si"`; of the ends the lighter element is first.
+
+    Each triple has the area 1. A triple that no system has is left out.
+
+    Errors: `ValueError` if `bin_width` does not divide 180°.
+
+    >>> import torch
+    >>> cscl = torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]])
+    >>> cell = Structures(cscl, torch.tensor([55, 17]), 4.0 * torch.eye(3)[None], torch.tensor([2]))
+    >>> list(partial_bond_angles(cell, cutoff=3.6))
+    ['Cs-Cl-Cs', 'Cl-Cs-Cl']
+    """
+    counts = _angle_counts(structures, cutoff, bin_width)
+    names = [symbol(z) for z in kinds(structures)]
+    return {
+        f"{a}-{centre}-{b}": _angles(counts[:, i, j])
+        for i, centre in enumerate(names)
+        for j, (a, b) in enumerate(combinations_with_replacement(names, 2))
+        if counts[:, i, j].any()
+    }
+
+
+def _coordination(structures: Structures, bonds: np.ndarray, centre: int | None) -> Coordination:
+    """Fractions of the atoms, or of those of element `centre`, with 0, 1, 2 … `bonds`."""
+    system = structures.system.cpu().numpy()
+    if centre is not None:
+        chosen = structures.species.cpu().numpy() == centre
+        bonds, system = bonds[chosen], system[chosen]
+    width = int(bonds.max(initial=0)) + 1
+    counts = np.bincount(system * width + bonds, minlength=len(structures) * width).reshape(-1, width)
+    return Coordination(_rows_to_one(counts))
+
+
+def _angle_counts(
+    structures: Structures, cutoff: Cutoff, bin_width: float
+) -> Int[np.ndarray, "systems kinds ends bins"]:
+    n_bins = round(180.0 / bin_width) if bin_width > 0 else 0
+    if n_bins < 1 or abs(n_bins * bin_width - 180.0) > 1e-6:
+        raise ValueError(f"`bin_width` must divide 180 degrees, got {bin_width}")
+    return bond_counts(structures, cutoffs=cutoff_matrix(structures, cutoff), n_bins=n_bins)[1]
+
+
+def _angles(counts: Int[np.ndarray, "systems bins"]) -> BondAngles:
+    n_bins = counts.shape[1]
+    return BondAngles(np.linspace(0.0, 180.0, n_bins + 1), _rows_to_one(counts) * n_bins / 180.0)
 
 
 def _rows_to_one(counts: np.ndarray) -> Float[np.ndarray, "systems bins"]:

@@ -25,7 +25,7 @@ STRETCH = 8192
 
 @compiled
 @no_type_check
-def _neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, other):
+def neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, other):
     """Number of images within the reach of sorted atom `i`; their vectors go to `found`, their atoms to `other`.
 
     No more is written than `found` has room for, but all are counted.
@@ -62,10 +62,10 @@ def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, s
     found, other = np.empty((256, 3)), np.empty(256, np.int64)
     scale = counts.shape[2] / reach
     for i in range(begin, end):
-        n = _neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
+        n = neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
         if n > len(other):
             found, other = np.empty((2 * n, 3)), np.empty(2 * n, np.int64)
-            n = _neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
+            n = neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
         for k in range(n):
             distance = sqrt(found[k, 0] * found[k, 0] + found[k, 1] * found[k, 1] + found[k, 2] * found[k, 2])
             counts[kinds[i], kinds[other[k]], min(int(distance * scale), counts.shape[2] - 1)] += 1
@@ -74,25 +74,30 @@ def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, s
 @compiled
 @no_type_check
 def _count_bonds(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, cutoffs, bonds, counts):
-    """Bonds of the sorted atoms `begin` to `end` to `bonds[atom]`, angles between them to `counts[kind, bin]`."""
+    """Bonds of the sorted atoms `begin` to `end` to `bonds[atom, kind]`, angles to `counts[kind, ends, bin]`."""
     found, other, length = np.empty((64, 3)), np.empty(64, np.int64), np.empty(64)
     for i in range(begin, end):
-        n = _neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
+        bonded = 0
+        n = neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
         if n > len(other):
             found, other, length = np.empty((2 * n, 3)), np.empty(2 * n, np.int64), np.empty(2 * n)
-            n = _neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
+            n = neighbours(i, places[i], points, cell, n_bins, stencil, start, reach * reach, found, other)
         for k in range(n):
             x, y, z = found[k, 0], found[k, 1], found[k, 2]
             distance = sqrt(x * x + y * y + z * z)
-            if distance < cutoffs[kinds[i], kinds[other[k]]]:
-                b = bonds[i]
-                found[b, 0], found[b, 1], found[b, 2], length[b] = x, y, z, distance
-                bonds[i] = b + 1
-        for k in range(bonds[i]):
+            kind = kinds[other[k]]
+            if distance < cutoffs[kinds[i], kind]:
+                found[bonded, 0], found[bonded, 1], found[bonded, 2] = x, y, z
+                length[bonded], other[bonded] = distance, kind
+                bonds[i, kind] += 1
+                bonded += 1
+        for k in range(bonded):
             for m in range(k):
                 dot = found[k, 0] * found[m, 0] + found[k, 1] * found[m, 1] + found[k, 2] * found[m, 2]
                 angle = acos(max(-1.0, min(1.0, dot / (length[k] * length[m] + 1e-300))))
-                counts[kinds[i], min(int(angle / pi * counts.shape[1]), counts.shape[1] - 1)] += 1
+                low, high = min(other[k], other[m]), max(other[k], other[m])
+                ends = low * len(cutoffs) - low * (low + 1) // 2 + high
+                counts[kinds[i], ends, min(int(angle / pi * counts.shape[2]), counts.shape[2] - 1)] += 1
 
 
 def distance_counts(
@@ -112,30 +117,31 @@ def distance_counts(
         _count_distances(begin, end, *grid.arrays(), r_max, part)
         return grid, part
 
-    for grid, part in _on_all_cores(run, grids(structures, r_max)):
+    for grid, part in on_all_cores(run, grids(structures, r_max)):
         counts[grid.system] += part
     return counts
 
 
 def bond_counts(
     structures: Structures, *, cutoffs: Float[np.ndarray, "kinds kinds"], n_bins: int
-) -> tuple[Int[np.ndarray, " atoms"], Int[np.ndarray, "systems kinds n_bins"]]:
-    """Number of bonds of each atom, and angles between them by kind of the atom in the centre.
+) -> tuple[Int[np.ndarray, "atoms kinds"], Int[np.ndarray, "systems kinds ends n_bins"]]:
+    """Number of bonds of each atom to each kind, and angles between them by kind of the centre and of the ends.
 
-    Atoms of kinds a and b are bonded below `cutoffs[a, b]` in Å, never where that is 0. The `n_bins` of equal width
-    go from 0° to 180°.
+    Atoms of kinds a and b are bonded below `cutoffs[a, b]` in Å, never where that is 0. Ends are unordered pairs of
+    kinds in the order of `itertools.combinations_with_replacement`. The `n_bins` of equal width go from 0° to 180°.
     """
     reach = float(cutoffs.max())
     _require_positive("cutoff", reach)
-    bonds = np.zeros(len(structures.positions), np.int64)
-    counts = np.zeros((len(structures), len(cutoffs), n_bins), np.int64)
+    n = len(cutoffs)
+    bonds = np.zeros((len(structures.positions), n), np.int64)
+    counts = np.zeros((len(structures), n, n * (n + 1) // 2, n_bins), np.int64)
 
     def run(grid: Grid, begin: int, end: int) -> tuple[Grid, np.ndarray, np.ndarray]:
-        of_atoms, part = np.zeros(len(grid.atoms), np.int64), np.zeros(counts.shape[1:], np.int64)
+        of_atoms, part = np.zeros((len(grid.atoms), n), np.int64), np.zeros(counts.shape[1:], np.int64)
         _count_bonds(begin, end, *grid.arrays(), reach, cutoffs, of_atoms, part)
         return grid, of_atoms, part
 
-    for grid, of_atoms, part in _on_all_cores(run, grids(structures, reach)):
+    for grid, of_atoms, part in on_all_cores(run, grids(structures, reach)):
         bonds[grid.atoms] += of_atoms
         counts[grid.system] += part
     return bonds, counts
@@ -146,7 +152,7 @@ def _require_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be positive, got {value}")
 
 
-def _on_all_cores(run: Callable[[Grid, int, int], T], grids: Iterable[Grid]) -> Iterator[T]:
+def on_all_cores(run: Callable[[Grid, int, int], T], grids: Iterable[Grid]) -> Iterator[T]:
     """Results of `run` over stretches of the atoms of all systems, on as many threads as torch may use."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         stretches = ((g, i, min(i + STRETCH, len(g.atoms))) for g in grids for i in range(0, len(g.atoms), STRETCH))
