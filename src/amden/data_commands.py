@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -151,12 +152,16 @@ def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None
     elif workers is not None and workers > 1:
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // workers)
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=numba.set_num_threads, initargs=(threads,)
-        ) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(threads,)) as pool:
             yield pool
     else:
         yield None
+
+
+def _prepare(threads: int) -> None:
+    """A worker process: its share of the threads, and a silent end with Ctrl-C."""
+    numba.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _dask_executor(address: str) -> Iterator[Executor]:
