@@ -14,17 +14,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from amden.diffusion.corruption import decode, prior
-from amden.diffusion.denoiser import Sample
+from amden.diffusion.denoiser import Noise, Sample
+from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement
 from amden.diffusion.sampler import euler_maruyama, time_grid
 from amden.elements import MASSES
 from amden.model import Model
-from amden.neighbors import expected_capacity, neighbor_plan
+from amden.neighbors import NeighborPlan, expected_capacity, neighbor_plan
+from amden.nn.energy import EnergyModel
+from amden.nn.score import ScoreModel
 from amden.random import Streams, spawn_seeds
 from amden.structure import Structures, concatenate
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
 
 BYTES_PER_ATOM = 400_000
 """Memory of a forward pass an atom, about: three edge arrays of 100 neighbours, hidden width 128 and four bytes."""
+
+GRADIENT_MEMORY = 12
+"""How much more an energy model needs, which keeps all layers for its gradient."""
 
 CPU_CHUNK = 128
 """Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
@@ -34,6 +40,10 @@ OnStep = Callable[[int, int], None]
 
 OnFrame = Callable[[Structures], None]
 """Called after each step with the present state of the very first system; its property `t` is the time reached."""
+
+
+OnRecord = Callable[[HMCRecord], None]
+"""Called after each batch with what Hamiltonian Monte Carlo went through."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,24 +102,30 @@ def generate(
     *,
     seed: int = 0,
     n_steps: int = 200,
+    hmc: HMCConfig | None = None,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     compiled: bool = False,
     on_step: OnStep = lambda *_: None,
     on_frame: OnFrame | None = None,
+    on_record: OnRecord = lambda _: None,
 ) -> Structures:
-    """Structures by standard denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
+    """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
-    The batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches.
+    With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then). The
+    batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches.
 
-    Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours.
+    Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
+    that has no energy.
     """
+    if hmc is not None and not isinstance(model.denoiser, EnergyModel):
+        raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     device = torch.device(device)
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
     seeds = spawn_seeds(seed, len(blank))
-    size = batch_size or automatic_batch_size(blank, device)
+    size = batch_size or automatic_batch_size(blank, device, share=_memory_share(model))
     denoiser = model.denoiser.to(device)
-    denoiser.network.egnn.fuse(device)
+    denoiser.egnn.fuse(device)
     if compiled:
         denoiser.network.compile(dynamic=False)
     done: list[Structures] = []
@@ -119,23 +135,33 @@ def generate(
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
         frame = on_frame if first == 0 else None
         try:
-            result = _denoised(model, part, seeds[chosen], n_steps, partial(on_step, len(chosen)), frame)
+            step = partial(on_step, len(chosen))
+            result, record = _denoised(model, part, seeds[chosen], n_steps, hmc, step, frame)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
             size = max(size // 2, 1)
             continue
         done.append(result.to("cpu"))
+        if record is not None:
+            on_record(record)
         first += len(chosen)
     return concatenate(done)
 
 
-def automatic_batch_size(blank: Blank, device: torch.device) -> int:
-    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms)."""
+def _memory_share(model: Model) -> int:
+    return GRADIENT_MEMORY * model.denoiser.config.egnn.layers // 4 if model.denoiser.config.energy else 1
+
+
+def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) -> int:
+    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms).
+
+    `share` is the memory that the model needs beside that of a score model.
+    """
     if device.type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(device)
-    atoms = min(free // 2 // BYTES_PER_ATOM, 65_536)
+    atoms = min(free // 2 // (share * BYTES_PER_ATOM), 65_536)
     batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
     return max(-(-len(blank) // batches), 1)
 
@@ -146,9 +172,10 @@ def _denoised(
     blank: Blank,
     seeds: Int[Tensor, " systems"],
     n_steps: int,
+    hmc: HMCConfig | None,
     on_step: Callable[[int], None],
     on_frame: OnFrame | None,
-) -> Structures:
+) -> tuple[Structures, HMCRecord | None]:
     device, cutoff = blank.cell.device, model.denoiser.config.egnn.cutoff
     vocabulary = model.denoiser.config.vocabulary
     streams = Streams.of(seeds, blank.n_atoms)
@@ -156,7 +183,8 @@ def _denoised(
     cuda = device.type == "cuda"
     capacity = expected_capacity(blank.cell, blank.n_atoms, cutoff=cutoff) if cuda else None
     plan = neighbor_plan(blank.cell, blank.n_atoms, cutoff=cutoff, capacity=capacity)
-    denoiser = partial(model.denoiser, plan=plan, chunk=None if cuda else CPU_CHUNK)
+    denoiser = _Planned(model.denoiser, plan, None if cuda else CPU_CHUNK)
+    refine = None if hmc is None else HMCRefinement(denoiser, hmc, diffusion=model.diffusion, streams=streams)
 
     def callback(step: int, t: float, sample: Sample) -> None:
         on_step(step)
@@ -171,10 +199,27 @@ def _denoised(
             diffusion=model.diffusion,
             times=time_grid(model.diffusion, n_steps=n_steps),
             streams=streams,
+            refine=refine,
             callback=callback,
         )
     finished = decode(end, vocabulary).without_ghosts()
-    return finished.to(dtype=torch.float64).wrapped()
+    return finished.to(dtype=torch.float64).wrapped(), None if refine is None else refine.record()
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A model that knows the cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
+
+    model: ScoreModel
+    plan: NeighborPlan
+    chunk: int | None
+
+    def __call__(self, sample: Sample, t: Tensor) -> Noise:
+        return self.model(sample, t, plan=self.plan, chunk=self.chunk)
+
+    def energy_and_noise(self, sample: Sample, t: Tensor) -> tuple[Tensor, Noise]:
+        assert isinstance(self.model, EnergyModel)
+        return self.model.energy_and_noise(sample, t, plan=self.plan, chunk=self.chunk)
 
 
 def _require_neighbors(blank: Blank, cutoff: float) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from amden.checkpoint import Header, load_checkpoint, save_checkpoint
 from amden.config import from_dict, to_dict
 from amden.diffusion.schedule import Diffusion
+from amden.nn.energy import EnergyModel
 from amden.nn.score import ScoreConfig, ScoreModel
 
 
@@ -19,9 +20,15 @@ class Model:
     """A score model ready to sample from."""
 
     denoiser: ScoreModel
+    """An `EnergyModel` where its configuration says so."""
     diffusion: Diffusion
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Data, recipe, steps, losses of the training."""
+
+
+def denoiser_of(config: ScoreConfig, diffusion: Diffusion) -> ScoreModel:
+    """The network of a configuration, with random weights."""
+    return EnergyModel(config, diffusion) if config.energy else ScoreModel(config)
 
 
 def save_model(path: str | Path, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -46,10 +53,10 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model
     checkpoint = load_checkpoint(path)
     header = asdict(checkpoint.header)
     parts = {**header["config"]["score"], "vocabulary": header["vocabulary"], "properties": header["statistics"]}
-    denoiser = ScoreModel(from_dict(ScoreConfig, parts, source=str(path)))
+    diffusion = from_dict(Diffusion, header["config"]["diffusion"], source=str(path))
+    denoiser = denoiser_of(from_dict(ScoreConfig, parts, source=str(path)), diffusion)
     try:
         denoiser.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit the configuration: {str(error).splitlines()[-1]}") from None
-    diffusion = from_dict(Diffusion, header["config"]["diffusion"], source=str(path))
     return Model(denoiser.to(device).eval().requires_grad_(False), diffusion, header["provenance"])

@@ -72,6 +72,8 @@ class Recipe:
     """Properties of the data to condition on."""
     egnn: EGNNConfig = field(default_factory=EGNNConfig)
     """The network."""
+    energy: bool = False
+    """Whether the noise is the gradient of a noise energy (eq. 18-22), as Hamiltonian Monte Carlo needs it."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     """The process."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -93,7 +95,7 @@ def score_config(recipe: Recipe, structures: Structures) -> ScoreConfig:
         scales[name] = PropertyScale(float(values.mean()), float(values.std()))
     species = [int(z) for z in structures.species.unique()]
     vocabulary = Vocabulary(tuple(z for z in species if z > 0), ghosts=0 in species)
-    return ScoreConfig(vocabulary, scales, recipe.egnn)
+    return ScoreConfig(vocabulary, scales, recipe.egnn, energy=recipe.energy)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -27,9 +27,8 @@ from amden.diffusion.denoiser import Sample
 from amden.diffusion.loss import Losses, sample_times, score_matching
 from amden.elements import GHOST, MASSES
 from amden.metrics import MetricsLog, Tally
-from amden.model import Model, save_model
+from amden.model import Model, denoiser_of, save_model
 from amden.neighbors import expected_capacity, neighbor_plan
-from amden.nn.score import ScoreModel
 from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
 from amden.structure import Structures
@@ -115,9 +114,9 @@ class Run:
         self.recipe, self.folder, self.fabric, self.provenance = recipe, folder, fabric, dict(provenance)
         self.config = recipe.training
         torch.manual_seed(self.config.seed)
-        self._bare = ScoreModel(score_config(recipe, split.training))
+        self._bare = denoiser_of(score_config(recipe, split.training), recipe.diffusion)
         if compiled:
-            self._bare.network.egnn.fuse(fabric.device)
+            self._bare.egnn.fuse(fabric.device)
             self._bare.network.compile(dynamic=False)
         fused = fabric.device.type == "cuda"
         adam = torch.optim.Adam(self._bare.network.parameters(), lr=self.config.learning_rate, fused=fused)
@@ -238,7 +237,10 @@ class Run:
             self._bare.load_state_dict(current)
 
     def start_from(self, model: Model) -> None:
-        """Take the weights of a model of the same shape; the step stays 0."""
+        """Take the weights of a model of the same shape; the step stays 0.
+
+        An energy model may start from a score model: it takes the layers and keeps a head of its own.
+        """
         if model.denoiser.config.egnn != self.recipe.egnn:
             raise ValueError(f"the model to start from has another `egnn`: {model.denoiser.config.egnn}")
         if model.denoiser.config.vocabulary != self._bare.config.vocabulary:
@@ -251,13 +253,20 @@ class Run:
                 f"the model to start from is conditioned on {list(model.denoiser.config.properties)}, "
                 f"the recipe asks for {list(self._bare.config.properties)}"
             )
-        scales = {k: v for k, v in self._bare.state_dict().items() if k.endswith((".mean", ".std"))}
-        self._bare.load_state_dict({**model.denoiser.state_dict(), **scales})
+        own = self._bare.state_dict()
+        given = dict(model.denoiser.state_dict())
+        if self._bare.config.energy and not model.denoiser.config.energy:
+            given = {k.replace("network.", "network.energies.", 1): v for k, v in given.items()}
+            given = {k: given.get(k, v) for k, v in own.items()}
+        elif self._bare.config.energy != model.denoiser.config.energy:
+            raise ValueError("the model to start from is an energy model, the recipe asks for a score model")
+        scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
+        self._bare.load_state_dict({**given, **scales})
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
 
     def model(self) -> Model:
         """The model with averaged weights, on the CPU."""
-        denoiser = ScoreModel(self._bare.config)
+        denoiser = denoiser_of(self._bare.config, self.recipe.diffusion)
         denoiser.load_state_dict({k: v.cpu() for k, v in self._average.items()})
         return Model(denoiser.eval().requires_grad_(False), self.recipe.diffusion, self._story())
 
@@ -281,7 +290,7 @@ class Run:
         """
         state = load_checkpoint(self.folder / STATE, kind="state")
         kept, asked = dict(state.header.config), to_dict(self.recipe)
-        different = [k for k in ("egnn", "diffusion", "properties") if kept[k] != asked[k]]
+        different = [k for k in ("egnn", "energy", "diffusion", "properties") if kept.get(k, asked[k]) != asked[k]]
         if different:
             raise ValueError(f"{self.folder}: the run was made with another `{different[0]}`, it cannot be resumed")
         names = list(self._average)

@@ -6,6 +6,8 @@ import torch
 from amden.diffusion.vocabulary import Vocabulary
 from amden.neighbors import neighbor_matrix
 from amden.nn.egnn import EGNNConfig
+from amden.nn.embedding import PropertyScale
+from amden.nn.energy import EnergyNetwork
 from amden.nn.score import ScoreConfig, ScoreNetwork
 from amden.testing import random_sample
 
@@ -30,3 +32,32 @@ def test_compiled_values_and_gradients_are_the_same():
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     for ours, eager in zip(outcome(compiled), outcome(network), strict=True):
         torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_energy_model_has_the_same_second_derivatives():
+    torch.manual_seed(0)
+    config = ScoreConfig(
+        Vocabulary((8, 14)), {"x": PropertyScale(0.0, 1.0)}, EGNNConfig(layers=2, hidden=16, channels=4, cutoff=4.0)
+    )
+    plain = EnergyNetwork(config).double()
+    traced = EnergyNetwork(config).double()
+    traced.load_state_dict(plain.state_dict())
+    traced.compile(backend="aot_eager")
+    sample = random_sample([9, 6], width=2, conditions=("x",))
+    found = neighbor_matrix(sample.positions, sample.cell, sample.n_atoms, cutoff=4.0)
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    given = (t, sample.positions, sample.elements, sample.conditions, sample.system, found.target, found.offset)
+
+    def outcome(network):
+        each, positions, elements = network(*given)
+        loss = positions.square().sum() + elements.square().sum()
+        weights = [p for name, p in network.named_parameters() if name != "energies.head.bias"]
+        return [each, positions, elements, *torch.autograd.grad(loss, weights)]
+
+    for ours, eager in zip(outcome(traced), outcome(plain), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        for ours, eager in zip(traced(*given), plain(*given), strict=True):
+            torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-12)
+            assert not ours.requires_grad

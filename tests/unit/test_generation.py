@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from amden.diffusion.hmc import HMCConfig
 from amden.generation import Blank, automatic_batch_size, cell_blank, cubic_blank, generate, like_blank
+from amden.model import denoiser_of
 from amden.structure import Structures
 from amden.testing import diamond, random_structures
 
@@ -108,3 +112,21 @@ def test_a_cell_without_neighbours(tiny_model):
 
 def test_blank_knows_its_length():
     assert len(Blank(torch.eye(3).expand(2, 3, 3), torch.tensor([1, 1]))) == 2
+
+
+def test_hmc_refines_with_an_energy_model(tiny_model):
+    """Every batch reports its chains; the structures differ from those of plain denoising and not with the batch."""
+    torch.manual_seed(0)
+    config = replace(tiny_model.denoiser.config, energy=True)
+    denoiser = denoiser_of(config, tiny_model.diffusion)
+    model = replace(tiny_model, denoiser=denoiser.eval().requires_grad_(False))
+    blank, hmc, records = cubic_blank(model, 3, atoms=12), HMCConfig(n_verlet=2, step=0.05), []
+    refined = generate(model, blank, n_steps=8, hmc=hmc, batch_size=2, on_record=records.append)
+    assert [record.energy.shape for record in records] == [(5, 2), (5, 1)]
+    assert records[0].probability.mean() > 0.5
+    alone = generate(model, cubic_blank(model, 1, atoms=12), n_steps=8, hmc=hmc)
+    torch.testing.assert_close(alone.positions, refined.positions[:12], rtol=0, atol=2e-4)
+    plain = generate(model, blank, n_steps=8, batch_size=2)
+    assert (plain.positions - refined.positions).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="needs an energy model"):
+        generate(tiny_model, blank, n_steps=2, hmc=hmc)

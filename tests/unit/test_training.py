@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from amden.dataset import Split, split
 from amden.model import load_model
 from amden.nn.egnn import EGNNConfig
+from amden.nn.energy import EnergyModel
 from amden.recipe import Recipe, TrainingConfig, learning_rate, score_config
 from amden.structure import concatenate
 from amden.testing import diamond, random_structures
@@ -61,6 +62,26 @@ def test_learns_a_crystal(fabric, tmp_path):
         Recipe(egnn=egnn, training=loop), split(crystals, validation=8), tmp_path, fabric=fabric, progress=seen.append
     )
     assert seen[-1].validation < 0.75
+
+
+def test_an_energy_model_learns_a_crystal_and_starts_from_a_score_model(fabric, tmp_path):
+    """Its second derivatives train it; a score model brings the layers, the head stays its own."""
+    crystals = concatenate([diamond().to(dtype=torch.float32)] * 16)
+    loop = TrainingConfig(steps=80, batch_size=8, warmup=10, validation=8, log_every=80, learning_rate=1e-2, ema=0.95)
+    egnn = EGNNConfig(layers=1, hidden=32, channels=4, cutoff=5.0, n_norm=20.0)
+    data, seen = split(crystals, validation=8), []
+    recipe = Recipe(egnn=egnn, energy=True, training=loop)
+    train(recipe, data, tmp_path / "energy", fabric=fabric, progress=seen.append)
+    assert seen[-1].validation < 0.8
+    kept = load_model(tmp_path / "energy" / "model.safetensors")
+    assert isinstance(kept.denoiser, EnergyModel)
+    score = train(Recipe(egnn=egnn, training=loop), data, tmp_path / "score", fabric=fabric, max_seconds=1e-9)
+    warm = train(recipe, data, tmp_path / "warm", fabric=fabric, start=score, max_seconds=1e-9)
+    given, taken = score.denoiser.state_dict(), warm.denoiser.state_dict()
+    for name in ("egnn.embed.weight", "egnn.layers.0.edge.out.weight"):
+        torch.testing.assert_close(taken[f"network.energies.{name}"], given[f"network.{name}"], rtol=0, atol=2e-2)
+    with pytest.raises(ValueError, match="the model to start from is an energy model"):
+        train(Recipe(egnn=egnn, training=loop), data, tmp_path / "back", fabric=fabric, start=kept)
 
 
 def test_run_folder_holds_a_model_that_says_where_it_comes_from(fabric, parts, tmp_path):

@@ -1,6 +1,7 @@
 """The score model: a noise predictor around the EGNN (eq. 12, 15), a `Denoiser` for the samplers."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +29,8 @@ class ScoreConfig:
     egnn: EGNNConfig = field(default_factory=EGNNConfig)
     property_width: int = 8
     """Width of a property embedding d_emb."""
+    energy: bool = False
+    """Whether the noise is the gradient of a noise energy (`amden.nn.energy`) or predicted as it is."""
 
 
 class ScoreNetwork(nn.Module):
@@ -64,8 +67,18 @@ class ScoreModel(nn.Module):
     def __init__(self, config: ScoreConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = ScoreNetwork(config)
+        self.network: nn.Module = self._network()
         self._plan: tuple[Tensor, Tensor, NeighborPlan] | None = None
+
+    def _network(self) -> nn.Module:
+        return ScoreNetwork(self.config)
+
+    @property
+    def egnn(self) -> EGNN:
+        """The layers of the network."""
+        found = self.network.egnn
+        assert isinstance(found, EGNN)
+        return found
 
     def forward(
         self,
@@ -80,6 +93,17 @@ class ScoreModel(nn.Module):
         `plan` is what is known of the cells and sizes beforehand; without one it is made, and kept while the sample's
         cell stays the same tensor. `chunk` bounds memory: that many atoms at a time.
         """
+        positions, elements = self._seen(sample, t, plan, chunk)
+        return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
+
+    def with_network(self, network: nn.Module) -> "ScoreModel":
+        """The same model around another module of the same signature, one wrapped for several devices for instance."""
+        other = copy(self)
+        other._modules = {"network": network}
+        return other
+
+    def _seen(self, sample: Sample, t: Tensor, plan: NeighborPlan | None, chunk: int | None) -> tuple[Tensor, ...]:
+        """What the network says of the sample and its neighbours."""
         with torch.no_grad():
             neighbors = neighbor_matrix(
                 sample.positions.detach(),
@@ -88,7 +112,7 @@ class ScoreModel(nn.Module):
                 cutoff=self.config.egnn.cutoff,
                 plan=plan or self._planned(sample),
             )
-        positions, elements = self.network(
+        return self.network(
             t,
             sample.positions,
             sample.elements,
@@ -98,13 +122,6 @@ class ScoreModel(nn.Module):
             neighbors.offset,
             chunk,
         )
-        return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
-
-    def with_network(self, network: nn.Module) -> "ScoreModel":
-        """The same model around another module of the same signature, one wrapped for several devices for instance."""
-        other = ScoreModel(self.config)
-        other.network = network
-        return other
 
     def _planned(self, sample: Sample) -> NeighborPlan:
         known = self._plan
