@@ -1,14 +1,16 @@
 """Radial distribution function and running coordination, total and by pair of elements."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import pi
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.ndimage import gaussian_filter1d
 
 from amden.analysis.grid import kinds
 from amden.analysis.histogram import distance_counts
-from amden.elements import symbol
+from amden.elements import atomic_number, symbol
 from amden.structure import Structures
 
 
@@ -43,6 +45,28 @@ class RDF:
     def peak(self) -> float:
         """Position of the highest bin in Å: of the first shell, in a glass."""
         return float(self.r[np.argmax(self.g)])
+
+    def first_minimum(self, *, smoothing: float = 0.1, rise: float = 0.1) -> float:
+        """Where the first shell ends: the first minimum of g(r) after its first peak, in Å.
+
+        The mean g(r) is smoothed by a Gaussian of standard deviation `smoothing` in Å. A peak is a maximum above 1
+        that g(r) falls from by `rise`, a minimum is followed by as much of a rise, so that noise makes neither; where
+        g(r) is flat, as 0 between the shells of a strong bond, it is the middle of the flat part.
+
+        Errors: `ValueError` if there is no such peak, or the range ends before the rise.
+        """
+        g = gaussian_filter1d(np.nan_to_num(self.g), smoothing / (self.edges[1] - self.edges[0]), mode="nearest")
+        high = np.maximum.accumulate(g)
+        falls = np.flatnonzero((high > 1.0) & (g < high - rise))
+        if len(falls) == 0:
+            raise ValueError(f"`rdf` has no first peak below {self.edges[-1]:g} Å: too few atoms, or no order")
+        after = g[falls[0] :]
+        low = np.minimum.accumulate(after)
+        rises = np.flatnonzero(after > low + rise)
+        if len(rises) == 0:
+            raise ValueError(f"`rdf` has no minimum between two shells below {self.edges[-1]:g} Å: take a longer range")
+        flat = np.flatnonzero(after[: rises[0]] < low[rises[0]] + 0.01)
+        return float(self.r[falls[0] + flat].mean())
 
 
 def rdf(structures: Structures, *, r_max: float = 7.0, bin_width: float = 0.05) -> RDF:
@@ -95,6 +119,28 @@ def partial_rdf(structures: Structures, *, r_max: float = 7.0, bin_width: float 
         for j, b in enumerate(n)
         if np.any((n[a] > 0) & (n[b] > 0))
     }
+
+
+def first_minima(
+    structures: Structures, *, pairs: Collection[str] | None = None, r_max: float = 6.0
+) -> dict[str, float]:
+    """Bond lengths by pair of elements from the `first_minimum` of each g_ab, `{"O-Si": 2.3, …}`, lighter first.
+
+    Of the `pairs` asked for, in either order, or of all that occur; a form that `coordination` and `qn` take.
+
+    Errors: `ValueError`, naming the pair, where g_ab has no first shell within `r_max` Å.
+    """
+    wanted = None if pairs is None else {frozenset(pair.split("-")) for pair in pairs}
+    found = {}
+    for pair, g in partial_rdf(structures, r_max=r_max).items():
+        a, _, b = pair.partition("-")
+        if atomic_number(a) > atomic_number(b) or (wanted is not None and frozenset((a, b)) not in wanted):
+            continue
+        try:
+            found[pair] = g.first_minimum()
+        except ValueError as error:
+            raise ValueError(f"{pair}: {error}") from None
+    return found
 
 
 def _edges(r_max: float, bin_width: float) -> Float[np.ndarray, " edges"]:
