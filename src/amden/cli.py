@@ -25,6 +25,7 @@ KEPT = {
     "simulate": "finished cells are kept, the same command goes on",
     "properties": "finished files are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
+    "generate": "finished batches are kept, the same command goes on",
     "train": "a checkpoint is kept, the same command with --resume goes on",
 }
 """What is left of an interrupted verb; the others write at their end."""
@@ -61,7 +62,10 @@ def generate(
     cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
     seed: Seed = 0,
-    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 200,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
+    hmc: Annotated[
+        bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
+    ] = False,
     device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
     trajectory: Annotated[
@@ -73,7 +77,7 @@ def generate(
     from amden.commands import run_generate
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
-    options = {"seed": seed, "steps": steps, "device": device, "batch_size": batch_size}
+    options = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
     run_generate(model, out, sizes=sizes, **options, trajectory=trajectory, overwrite=overwrite)
 
 

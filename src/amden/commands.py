@@ -4,6 +4,7 @@ and complete datasets are in `data_commands`.
 Imported only when a verb runs, so that `amden --help` answers at once.
 """
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -20,13 +21,15 @@ from rich.table import Table
 
 from amden.analysis.compare import analyze
 from amden.analysis.relaxation import potential_energies
-from amden.config import from_dict, load_config, to_yaml, with_overrides
+from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
+from amden.diffusion.hmc import HMCConfig
 from amden.elements import symbol
-from amden.generation import Blank, cell_blank, cubic_blank, generate, like_blank
+from amden.generation import Blank, cell_blank, cubic_blank, evaluations, generate, like_blank
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
+from amden.parts import Parts
 from amden.pretrained import model_path, shipped_models
 from amden.recipe import Recipe
 from amden.report import table
@@ -40,6 +43,9 @@ from amden.training import Progress as TrainingProgress
 from amden.training import train
 
 err = Console(stderr=True)
+
+HMC_STEPS = 2000
+"""Denoising steps with Hamiltonian Monte Carlo, as in the paper."""
 
 COMPILE_FROM = 64
 """Structures from which on compiling the network for a GPU pays."""
@@ -76,7 +82,8 @@ def run_generate(
     *,
     sizes: dict[str, Any],
     seed: int,
-    steps: int,
+    steps: int | None,
+    hmc: bool,
     device: str,
     batch_size: int | None,
     trajectory: Path | None,
@@ -87,26 +94,51 @@ def run_generate(
         check_output(path, overwrite=overwrite)
     where, path = pick_device(device), model_path(model)
     loaded = load_model(path, device=where)
-    blank = _blank(loaded, **sizes)
+    blank, refine = _blank(loaded, **sizes), HMCConfig() if hmc else None
+    steps = steps or (HMC_STEPS if hmc else 200)
+    request = {"model": _digest(path.read_bytes()), "seed": seed, "steps": steps, "device": where.type}
+    request |= {"hmc": refine and to_dict(refine), "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy())}
+    parts = None if trajectory else Parts(out, request)
     err.print(f"{model} on {where}: {len(blank)} structures, {_atoms(blank)} atoms each, {steps} steps, seed {seed}")
+    work = sum(evaluations(loaded, n_steps=steps, hmc=refine))
+    if refine is not None:
+        err.print(f"  Hamiltonian Monte Carlo: {work} evaluations of the network a structure")
     started = time.monotonic()
     with ExitStack() as stack:
-        bar = stack.enter_context(progress_bar("steps"))
-        task = bar.add_task("generating", total=len(blank) * (steps + 1))
+        bar = stack.enter_context(progress_bar("{task.fields[note]}"))
+        task = bar.add_task("generating", total=len(blank) * work, note="evaluations")
+
+        def show(done: int, acceptance: float | None) -> None:
+            bar.advance(task, done)
+            if acceptance is not None:
+                bar.update(task, note=f"evaluations, acceptance {acceptance:.2f}")
+
         film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
         result = generate(
             loaded,
             blank,
             seed=seed,
             n_steps=steps,
+            hmc=refine,
             device=where,
             batch_size=batch_size,
+            parts=parts,
             compiled=where.type == "cuda" and len(blank) >= COMPILE_FROM,
-            on_step=lambda systems, _: bar.advance(task, systems),
+            on_step=show,
             on_frame=film.write if film else None,
         )
     write_structures(out, result, overwrite=overwrite)
+    if parts is not None:
+        parts.remove()
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
+
+
+def _digest(*content: Any) -> str:
+    """A fingerprint of bytes or arrays."""
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _blank(

@@ -7,7 +7,6 @@ how many are made, nor on the batch size (within the rounding of the network's s
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +21,7 @@ from amden.model import Model
 from amden.neighbors import NeighborPlan, expected_capacity, neighbor_plan
 from amden.nn.energy import EnergyModel
 from amden.nn.score import ScoreModel
+from amden.parts import Parts
 from amden.random import Streams, spawn_seeds
 from amden.structure import Structures, concatenate
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
@@ -35,12 +35,16 @@ GRADIENT_MEMORY = 12
 CPU_CHUNK = 128
 """Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
 
-OnStep = Callable[[int, int], None]
-"""Called after each denoising step with the number of systems in the batch and the steps done on it."""
+OnStep = Callable[[int, float | None], None]
+"""Called after each denoising step with the evaluations of the network it took, counted for each system of the batch,
+and the mean acceptance of the last iterations of Hamiltonian Monte Carlo, if any."""
 
 OnFrame = Callable[[Structures], None]
 """Called after each step with the present state of the very first system; its property `t` is the time reached."""
 
+
+ACCEPTANCE_EVERY = 20
+"""Steps between two looks at the acceptance, each of which waits for a GPU."""
 
 OnRecord = Callable[[HMCRecord], None]
 """Called after each batch with what Hamiltonian Monte Carlo went through."""
@@ -106,6 +110,7 @@ def generate(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     compiled: bool = False,
+    parts: Parts | None = None,
     on_step: OnStep = lambda *_: None,
     on_frame: OnFrame | None = None,
     on_record: OnRecord = lambda _: None,
@@ -113,7 +118,8 @@ def generate(
     """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
     With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then). The
-    batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches.
+    batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches. `parts` keeps
+    each finished batch, and brings those of an interrupted call.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
     that has no energy.
@@ -128,25 +134,41 @@ def generate(
     denoiser.egnn.fuse(device)
     if compiled:
         denoiser.network.compile(dynamic=False)
-    done: list[Structures] = []
+    done = parts.load() if parts is not None else {}
+    work = evaluations(model, n_steps=n_steps, hmc=hmc)
+    for held in done.values():
+        on_step(len(held) * sum(work), None)
     first = 0
     while first < len(blank):
-        chosen = torch.arange(first, min(first + size, len(blank)))
+        if first in done:
+            first += len(done[first])
+            continue
+        ends = (first + size, len(blank), *(held for held in done if held > first))
+        chosen = torch.arange(first, min(ends))
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
         frame = on_frame if first == 0 else None
         try:
-            step = partial(on_step, len(chosen))
-            result, record = _denoised(model, part, seeds[chosen], n_steps, hmc, step, frame)
+            result, record = _denoised(model, part, seeds[chosen], work, hmc, on_step, frame)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
             size = max(size // 2, 1)
             continue
-        done.append(result.to("cpu"))
+        done[first] = result.to("cpu")
+        if parts is not None:
+            parts.save(first, done[first])
         if record is not None:
             on_record(record)
         first += len(chosen)
-    return concatenate(done)
+    return concatenate([done[first] for first in sorted(done)])
+
+
+def evaluations(model: Model, *, n_steps: int, hmc: HMCConfig | None = None) -> list[int]:
+    """How often the network is evaluated in each denoising step."""
+    times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
+    if hmc is None:
+        return [1] * len(times)
+    return [1 + hmc.n_verlet * (hmc.t_min <= t <= hmc.t_max) for t in times]
 
 
 def _memory_share(model: Model) -> int:
@@ -171,9 +193,9 @@ def _denoised(
     model: Model,
     blank: Blank,
     seeds: Int[Tensor, " systems"],
-    n_steps: int,
+    work: list[int],
     hmc: HMCConfig | None,
-    on_step: Callable[[int], None],
+    on_step: OnStep,
     on_frame: OnFrame | None,
 ) -> tuple[Structures, HMCRecord | None]:
     device, cutoff = blank.cell.device, model.denoiser.config.egnn.cutoff
@@ -187,7 +209,8 @@ def _denoised(
     refine = None if hmc is None else HMCRefinement(denoiser, hmc, diffusion=model.diffusion, streams=streams)
 
     def callback(step: int, t: float, sample: Sample) -> None:
-        on_step(step)
+        moved = refine is not None and work[step - 1] > 1 and step % ACCEPTANCE_EVERY == 0
+        on_step(len(blank) * work[step - 1], refine.acceptance() if refine is not None and moved else None)
         if on_frame is not None:
             state = decode(sample, vocabulary).select([0]).to("cpu", dtype=torch.float64)
             on_frame(replace(state, properties={"t": torch.tensor([t])}))
@@ -197,7 +220,7 @@ def _denoised(
             denoiser,
             start,
             diffusion=model.diffusion,
-            times=time_grid(model.diffusion, n_steps=n_steps),
+            times=time_grid(model.diffusion, n_steps=len(work) - 1),
             streams=streams,
             refine=refine,
             callback=callback,

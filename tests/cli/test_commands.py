@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import ase.io
 import numpy as np
 import pytest
 
-from amden import __version__
+from amden import __version__, generation
 from amden.cli import main
-from amden.io import write_structures
+from amden.io import read_structures, write_structures
+from amden.model import denoiser_of, save_model
 from amden.testing import random_structures
 
 
@@ -72,6 +74,45 @@ def test_train_tells_what_it_found_and_goes_on(tmp_path, capsys):
     main(["generate", str(run), "--atoms", "8", "--steps", "1", "--out", str(tmp_path / "last.extxyz")])
 
 
+def test_an_interrupted_generation_goes_on(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    """Finished batches are kept, taken up only by the same request, and the result is that of an unbroken run."""
+    out, steps = tmp_path / "g.extxyz", generation._denoised
+    arguments = ["generate", str(tiny_checkpoint), "--n", "3", "--atoms", "12", "--steps", "3", "--device", "cpu"]
+    made: list[int] = []
+
+    def interrupted(*given):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(1)
+        return steps(*given)
+
+    monkeypatch.setattr(generation, "_denoised", interrupted)
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(out)])
+    assert not out.exists()
+    parts = tmp_path / ".g.extxyz.parts"
+    assert len(list(parts.iterdir())) == 2
+    made.clear()
+    main([*arguments, "--out", str(out)])
+    assert len(made) == 1
+    assert not parts.exists()
+    monkeypatch.setattr(generation, "_denoised", steps)
+    main([*arguments, "--out", str(tmp_path / "whole.extxyz")])
+    assert out.read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
+
+
+def test_generation_with_hmc_needs_an_energy_model(tiny_checkpoint, tiny_model, tmp_path, capsys):
+    arguments = ["--atoms", "8", "--steps", "4", "--out", str(tmp_path / "a.extxyz"), "--hmc"]
+    with pytest.raises(SystemExit):
+        main(["generate", str(tiny_checkpoint), *arguments])
+    assert "Hamiltonian Monte Carlo needs an energy model" in capsys.readouterr().err
+    config = replace(tiny_model.denoiser.config, energy=True)
+    energy = replace(tiny_model, denoiser=denoiser_of(config, tiny_model.diffusion))
+    save_model(tmp_path / "energy.safetensors", energy)
+    main(["generate", str(tmp_path / "energy.safetensors"), *arguments])
+    assert len(read_structures(tmp_path / "a.extxyz")) == 1
+
+
 def test_version_and_models(capsys):
     main(["--version"])
     assert capsys.readouterr().out.strip() == f"amden {__version__}"
@@ -80,7 +121,7 @@ def test_version_and_models(capsys):
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
-        (["generate", "si-melt", "--out", "g.extxyz"], "nothing was written"),
+        (["generate", "si-melt", "--out", "g.extxyz"], "finished batches are kept, the same command goes on"),
         (["train"], "a checkpoint is kept, the same command with --resume goes on"),
         (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
         (["merge", "a", "--out", "d"], "merged files are kept, the same command goes on"),

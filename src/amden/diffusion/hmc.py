@@ -212,6 +212,10 @@ class HMCRefinement:
         self._step = step
         return move.chain.sample, move.chain.noise
 
+    def acceptance(self) -> float:
+        """Mean probability of acceptance of the last 20 iterations, over all chains; waits for a GPU."""
+        return float(torch.stack([probability for _, probability, _ in self._rows[-20:]]).mean())
+
     def record(self) -> HMCRecord:
         """What happened so far."""
         if not self._rows:
