@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from amden.analysis.bonds import bond_angles, coordination
+from amden.analysis.bonds import bond_angles, coordination, partial_bond_angles, partial_coordination
 from amden.structure import Structures, concatenate
 from amden.testing import diamond, random_structures, supercell
 
@@ -103,6 +103,46 @@ def test_more_neighbours_than_there_is_room_for_at_first():
     inside = int((np.linalg.norm(lattice, axis=1) < 8.2).sum()) - 1
     assert inside > 2000
     assert coordination(one, cutoff=8.2).mean == inside
+
+
+def test_coordination_by_pair_adds_up():
+    glass = random_structures([60, 40], species=(8, 14, 15), seed=2)
+    pairs = partial_coordination(glass, cutoff=3.3)
+    assert len(pairs) == 9
+    total = sum(pairs[f"Si-{b}"].per_system for b in ("O", "Si", "P"))
+    np.testing.assert_allclose(total, coordination(glass, cutoff=3.3, centre="Si").per_system)
+    assert set(partial_coordination(concatenate([diamond(), caesium_chloride()]))) == {
+        "Si-Si",
+        "Cl-Cl",
+        "Cl-Cs",
+        "Cs-Cl",
+        "Cs-Cs",
+    }
+
+
+def test_angles_by_triple_are_those_of_the_centre_taken_apart():
+    glass = random_structures([80], species=(8, 14, 15), seed=2)
+    triples = partial_bond_angles(glass, cutoff=3.3, bin_width=5.0)
+    assert len(triples) == 18
+    bonds = {b: partial_coordination(glass, cutoff=3.3)[f"Si-{b}"].fractions[0] for b in ("O", "Si", "P")}
+    of_silicon = bond_angles(glass, cutoff=3.3, bin_width=5.0, centre="Si").density
+    same = {b: np.sum(f * np.arange(len(f)) * (np.arange(len(f)) - 1) / 2) for b, f in bonds.items()}
+    pairs = coordination(glass, cutoff=3.3, centre="Si").fractions[0]
+    every = np.sum(pairs * np.arange(len(pairs)) * (np.arange(len(pairs)) - 1) / 2)
+    mixed = of_silicon * every - sum(n * triples[f"{b}-Si-{b}"].density for b, n in same.items())
+    # What is left are the angles with two different ends, a mixture of the three.
+    ends = np.stack([triples[t].density for t in ("O-Si-Si", "O-Si-P", "Si-Si-P")], axis=1)
+    weights, residual, *_ = np.linalg.lstsq(ends, mixed, rcond=None)
+    assert residual < 1e-20
+    assert weights.sum() == pytest.approx(every - sum(same.values()))
+
+
+def test_triples_of_a_crystal():
+    found = partial_bond_angles(caesium_chloride(), cutoff={"Cs-Cl": 3.6, "Cs-Cs": 4.1})
+    assert set(found) == {"Cs-Cl-Cs", "Cl-Cs-Cl", "Cs-Cs-Cs", "Cl-Cs-Cs"}
+    straight = found["Cs-Cs-Cs"]  # 6 neighbours along the axes: 12 right angles, 3 straight lines
+    np.testing.assert_allclose(straight.density[straight.density > 0] * 2.0, [0.8, 0.2])
+    assert straight.spread == pytest.approx(0.4 * 88.0)
 
 
 def test_bad_input():

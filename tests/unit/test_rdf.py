@@ -1,12 +1,20 @@
 """g(r) against what is known without a computer: the ideal gas, crystal shells, sums over partials."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.io import iread
 
-from amden.analysis.rdf import partial_rdf, rdf
+from amden.analysis.rdf import first_minima, partial_rdf, rdf
+from amden.io import from_ase
 from amden.structure import Structures, concatenate
 from amden.testing import diamond, random_structures
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def gas(n: int, cell: torch.Tensor, *, seed: int = 0, species: int = 14) -> Structures:
@@ -97,3 +105,28 @@ def test_bad_input():
     flat = Structures(torch.zeros(1, 3), torch.tensor([14]), torch.zeros(1, 3, 3), torch.tensor([1]))
     with pytest.raises(ValueError, match="structure 0 has a cell with vanishing volume"):
         rdf(flat)
+
+
+def test_the_first_minimum_is_between_the_first_shells():
+    crystal = diamond((3, 3, 3))
+    generator = torch.Generator().manual_seed(0)
+    warm = replace(crystal, positions=crystal.positions + 0.05 * torch.randn(216, 3, generator=generator).double())
+    assert rdf(warm).first_minimum() == pytest.approx((2.35 + 3.84) / 2, abs=0.15)  # g is 0 between
+    assert first_minima(warm) == {"Si-Si": rdf(warm, r_max=6.0).first_minimum()}
+
+
+def test_first_minima_of_silica_by_pair():
+    silica = from_ase([a for a in iread(DATA / "tersoff_sio2.extxyz", "1:3") if isinstance(a, Atoms)])
+    found = first_minima(silica)
+    assert list(found) == ["O-O", "O-Si", "Si-Si"]
+    assert 1.9 < found["O-Si"] < 2.6  # Si-O 1.62, then nothing until O-O of 2.6 has another pair
+    assert found["O-O"] > 3.0
+    assert first_minima(silica, pairs=["Si-O"]) == {"O-Si": found["O-Si"]}
+
+
+def test_no_minimum_without_order():
+    alone = gas(1, 9.0 * torch.eye(3, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"Si-Si: `rdf` has no first peak below 6 Å"):
+        first_minima(alone)
+    with pytest.raises(ValueError, match=r"`rdf` has no minimum between two shells below 3 Å: take a longer range"):
+        rdf(diamond((3, 3, 3)), r_max=3.0).first_minimum()

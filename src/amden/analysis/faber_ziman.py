@@ -6,14 +6,14 @@ structures is in `scattering`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from amden.elements import atomic_number, form_factor, scattering_length
 
-Radiation = Literal["neutron", "x-ray", "atoms"]
+RADIATIONS: Final = ("neutron", "x-ray", "atoms")
 """What is scattered: neutrons by nuclei, X-rays by electrons; `atoms` counts all atoms alike."""
 
 
@@ -44,7 +44,7 @@ class StructureFactor:
     method: str
     """How it was computed, in words."""
 
-    def weights(self, radiation: Radiation = "neutron") -> dict[str, Float[np.ndarray, "systems bins"]]:
+    def weights(self, radiation: str = "neutron") -> dict[str, Float[np.ndarray, "systems bins"]]:
         """w_ab of each pair; a pair of two elements counts for both orders, so that all add up to 1.
 
         Errors: `ValueError` for an unknown radiation, or an element that has no tabulated factor.
@@ -54,14 +54,14 @@ class StructureFactor:
         pairs = (pair.partition("-")[::2] for pair in self.partials)
         return {f"{a}-{b}": (1.0 + (a != b)) * f[a] * f[b] / mean**2 for a, b in pairs}
 
-    def total(self, radiation: Radiation = "neutron") -> Float[np.ndarray, "systems bins"]:
+    def total(self, radiation: str = "neutron") -> Float[np.ndarray, "systems bins"]:
         """S(q) of each system; NaN where a system has no vectors."""
         weights = self.weights(radiation)
         there = {pair: np.any(np.isfinite(s), axis=1, keepdims=True) for pair, s in self.partials.items()}
         terms = [np.where(there[pair], weights[pair] * s, 0.0) for pair, s in self.partials.items()]
         return np.sum(terms, axis=0)
 
-    def mean(self, radiation: Radiation = "neutron") -> Float[np.ndarray, " bins"]:
+    def mean(self, radiation: str = "neutron") -> Float[np.ndarray, " bins"]:
         """S(q), mean over the systems that have vectors there; NaN where none has."""
         return _mean(self.total(radiation))
 
@@ -70,7 +70,7 @@ class StructureFactor:
         return {pair: _mean(s) for pair, s in self.partials.items()}
 
     def complete(
-        self, radiation: Radiation = "neutron"
+        self, radiation: str = "neutron"
     ) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, "systems some"]]:
         """q and S(q) of each system without gaps: from the first bin that all have reached to the last that all have.
 
@@ -109,25 +109,26 @@ class StructureFactor:
         pairs = ((pair, *pair.partition("-")[::2]) for pair in self.partials)
         return {pair: (a == b) + np.sqrt(c[a] * c[b])[:, None] * (self.partials[pair] - 1.0) for pair, a, b in pairs}
 
-    def peak(self, radiation: Radiation = "neutron", *, between: tuple[float, float] = (1.0, 2.3)) -> float:
-        """Position in 1/Å of the maximum of the mean S(q) in a range, by a parabola through the highest three bins.
+    def peak(self, radiation: str = "neutron", *, between: tuple[float, float] = (1.0, 2.3)) -> float:
+        """Position in 1/Å of the maximum of the mean S(q) in a range, by a parabola through the highest bin
+        and its neighbours, where those are known.
 
         The default range is that of the first sharp diffraction peak of oxide glasses.
 
         Errors: `ValueError` if no bin in the range is known.
         """
         mean = self.mean(radiation)
-        chosen = np.isfinite(mean) & (self.q >= between[0]) & (self.q <= between[1])
-        if not chosen.any():
+        chosen = np.flatnonzero(np.isfinite(mean) & (self.q >= between[0]) & (self.q <= between[1]))
+        if len(chosen) == 0:
             raise ValueError(f"`between` has no known S(q) from {between[0]} to {between[1]} 1/Å")
-        q, s = self.q[chosen], mean[chosen]
-        top = int(np.argmax(s))
-        if not 0 < top < len(q) - 1:
-            return float(q[top])
-        a, b, _ = np.polyfit(q[top - 1 : top + 2] - q[top], s[top - 1 : top + 2], 2)
-        return float(q[top] - b / (2.0 * a)) if a < 0 else float(q[top])
+        top = int(chosen[np.argmax(mean[chosen])])
+        if top - 1 not in chosen or top + 1 not in chosen:
+            return float(self.q[top])
+        low, high, width = mean[top - 1], mean[top + 1], self.q[top] - self.q[top - 1]
+        bend = low + high - 2.0 * mean[top]
+        return float(self.q[top] + (0.5 * width * (low - high) / bend if bend < 0 else 0.0))
 
-    def rows(self, radiations: tuple[Radiation, ...] = ("neutron", "x-ray")) -> list[dict[str, float | None]]:
+    def rows(self, radiations: tuple[str, ...] = ("neutron", "x-ray")) -> list[dict[str, float | None]]:
         """One dictionary a bin of plain numbers, means over the systems; None where no system has vectors."""
         columns = {"q": self.q} | {r: self.mean(r) for r in radiations} | self.partial_means()
         return [
@@ -136,14 +137,14 @@ class StructureFactor:
         ]
 
 
-def _factor(name: str, radiation: Radiation, q: np.ndarray) -> Float[np.ndarray, "*bins"]:
+def _factor(name: str, radiation: str, q: np.ndarray) -> Float[np.ndarray, "*bins"]:
     if radiation == "neutron":
         return np.full(len(q), scattering_length(atomic_number(name)))
     if radiation == "x-ray":
         return form_factor(atomic_number(name), q)
     if radiation == "atoms":
         return np.ones(len(q))
-    raise ValueError(f"unknown `radiation` {radiation!r}: expected one of {', '.join(get_args(Radiation))}")
+    raise ValueError(f"unknown `radiation` {radiation!r}: expected one of {', '.join(RADIATIONS)}")
 
 
 def _mean(values: Float[np.ndarray, "systems bins"]) -> Float[np.ndarray, " bins"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations_with_replacement
 from math import pi
-from typing import Any, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from amden.analysis.reciprocal import amplitudes, chunks, vectors
 from amden.elements import symbol
 from amden.structure import Structures, validate
 
-Window = Literal["lorch", "none"]
+WINDOWS: Final = ("lorch", "none")
 
 
 def structure_factor(
@@ -74,7 +74,7 @@ def structure_factor_from_rdf(
     bin_width: float = 0.05,
     r_max: float = 10.0,
     r_width: float = 0.02,
-    window: Window = "lorch",
+    window: str = "lorch",
 ) -> StructureFactor:
     """Structure factors by transforming the partial g(r) up to `r_max` Å, in bins of `r_width`.
 
@@ -92,8 +92,8 @@ def structure_factor_from_rdf(
     dict_keys(['O-O', 'O-Si', 'Si-Si'])
     """
     n_bins = _n_bins(q_max, bin_width)
-    if window not in get_args(Window):
-        raise ValueError(f"unknown `window` {window!r}: expected one of {', '.join(get_args(Window))}")
+    if window not in WINDOWS:
+        raise ValueError(f"unknown `window` {window!r}: expected one of {', '.join(WINDOWS)}")
     structures = structures.without_ghosts()
     found = partial_rdf(structures, r_max=r_max, bin_width=r_width)
     batch, q = _Batch(structures), (np.arange(n_bins) + 0.5) * bin_width
