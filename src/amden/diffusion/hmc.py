@@ -102,15 +102,16 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class HMCRecord:
-    """What a denoising with HMC went through, a row an iteration."""
+    """What a denoising went through, a row a denoising step."""
 
-    t: Float[Tensor, " iterations"]
-    energy: Float[Tensor, "iterations systems"]
-    """E after the iteration."""
-    probability: Float[Tensor, "iterations systems"]
-    """Of acceptance."""
-    step: Float[Tensor, "iterations systems"]
-    """dt₀ of the iteration."""
+    t: Float[Tensor, " steps"]
+    """Before the step."""
+    energy: Float[Tensor, "steps systems"]
+    """E at t, after the iteration if there was one."""
+    probability: Float[Tensor, "steps systems"]
+    """Of acceptance; NaN where no iteration was done."""
+    step: Float[Tensor, "steps systems"]
+    """dt₀ of the iteration; NaN where none was done."""
 
 
 @torch.no_grad()
@@ -169,6 +170,8 @@ def hmc_iteration(
 class HMCRefinement:
     """HMC before each denoising step with t in the range of `config`: the `refine` of `euler_maruyama`.
 
+    With None for `config` it takes down the energies of standard denoising.
+
     >>> from amden.diffusion.sampler import euler_maruyama, time_grid
     >>> from amden.testing import GaussianOracle, random_sample
     >>> oracle, start = GaussianOracle(Diffusion()), random_sample([4])
@@ -176,11 +179,13 @@ class HMCRefinement:
     >>> hmc = HMCRefinement(oracle, HMCConfig(n_verlet=3), diffusion=Diffusion(), streams=streams)
     >>> times = time_grid(Diffusion(), n_steps=10)
     >>> end = euler_maruyama(oracle, start, diffusion=Diffusion(), times=times, streams=streams, refine=hmc)
-    >>> hmc.record().energy.shape
-    torch.Size([6, 1])
+    >>> hmc.record().energy.shape, int(hmc.record().probability.isfinite().sum())
+    (torch.Size([11, 1]), 6)
     """
 
-    def __init__(self, denoiser: EnergyDenoiser, config: HMCConfig, *, diffusion: Diffusion, streams: Streams) -> None:
+    def __init__(
+        self, denoiser: EnergyDenoiser, config: HMCConfig | None, *, diffusion: Diffusion, streams: Streams
+    ) -> None:
         self._denoiser, self._config, self._diffusion, self._streams = denoiser, config, diffusion, streams
         self._step: Tensor | None = None
         self._times: list[float] = []
@@ -191,7 +196,10 @@ class HMCRefinement:
         config = self._config
         times = sample.positions.new_full((len(sample),), t)
         chain = Chain.at(self._denoiser, sample, times)
-        if not config.t_min <= t <= config.t_max:
+        self._times.append(t)
+        if config is None or not config.t_min <= t <= config.t_max:
+            nothing = torch.full_like(chain.energy, torch.nan)
+            self._rows.append((chain.energy, nothing, nothing.to(times)))
             return sample, chain.noise
         step = self._step if self._step is not None else torch.full_like(times, config.step)
         move = hmc_iteration(
@@ -205,7 +213,6 @@ class HMCRefinement:
             draw=HMC_DRAW + 2 * number,
             elements=config.elements,
         )
-        self._times.append(t)
         self._rows.append((move.chain.energy, move.probability, step))
         if config.acceptance is not None:
             step = step * torch.exp(config.gain * (move.probability.to(step) - config.acceptance))
@@ -213,8 +220,8 @@ class HMCRefinement:
         return move.chain.sample, move.chain.noise
 
     def acceptance(self) -> float:
-        """Mean probability of acceptance of the last 20 iterations, over all chains; waits for a GPU."""
-        return float(torch.stack([probability for _, probability, _ in self._rows[-20:]]).mean())
+        """Mean probability of acceptance of the last 20 steps, over all chains; waits for a GPU."""
+        return float(torch.stack([probability for _, probability, _ in self._rows[-20:]]).nanmean())
 
     def record(self) -> HMCRecord:
         """What happened so far."""

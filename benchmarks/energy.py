@@ -1,0 +1,107 @@
+"""Time and memory of the energy model: `python benchmarks/energy.py [--device cuda|cpu] [--layers 4] [--channels 8]`.
+
+`energy` is the energy with its gradient, what an iteration of Hamiltonian Monte Carlo does 16 times; `step` is a
+training step, which differentiates the gradient once more. Samples, ceilings and the floor are those of `network.py`: a
+gradient costs twice the forward pass, and the derivative of both twice as much again, so a step is nine forward
+passes.
+"""
+
+import argparse
+import time
+
+import torch
+from network import N_ATOMS, SIDE, ceilings, operations, timed, traffic
+
+from amden.diffusion.denoiser import Sample
+from amden.diffusion.schedule import Diffusion
+from amden.diffusion.vocabulary import Vocabulary
+from amden.neighbors import expected_capacity, neighbor_plan
+from amden.nn.egnn import EGNNConfig
+from amden.nn.energy import EnergyModel
+from amden.nn.score import ScoreConfig
+
+
+class Runs:
+    """The energy model, eager or compiled, on random silicon-like samples."""
+
+    def __init__(self, config: EGNNConfig, device: torch.device, *, compiled: bool) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        self.model = EnergyModel(ScoreConfig(Vocabulary((14,)), egnn=config, energy=True), Diffusion()).to(device)
+        if compiled:
+            self.model.network.compile(dynamic=False)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(parameters, lr=1e-3, fused=device.type == "cuda")
+
+    def batch(self, systems: int) -> None:
+        """Take this many samples from now on."""
+        self.sample = Sample(
+            SIDE * torch.rand(systems * N_ATOMS, 3, device=self.device),
+            torch.zeros(systems * N_ATOMS, 0, device=self.device),
+            SIDE * torch.eye(3, device=self.device).repeat(systems, 1, 1),
+            torch.full((systems,), N_ATOMS, device=self.device),
+        )
+        self.t = torch.linspace(0.05, 0.5, systems, device=self.device)
+        cutoff = self.model.config.egnn.cutoff
+        room = expected_capacity(self.sample.cell, self.sample.n_atoms, cutoff=cutoff, deviations=3.5)
+        self.plan = neighbor_plan(self.sample.cell, self.sample.n_atoms, cutoff=cutoff, capacity=room)
+
+    def energy(self) -> torch.Tensor:
+        with torch.no_grad():
+            return self._evaluated()[0]
+
+    def step(self) -> None:
+        loss = (self._evaluated()[1].positions - 1.0).square().mean()
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+    def _evaluated(self):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.model.energy_and_noise(self.sample, self.t, plan=self.plan)
+
+
+def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float]) -> None:
+    """One line of the table for each of energy and step."""
+    runs.batch(systems)
+    config, cuda = runs.model.config.egnn, runs.device.type == "cuda"
+    neighbors = N_ATOMS / SIDE**3 * 4.18879 * config.cutoff**3
+    for name, call, factor in (("energy", runs.energy, 3), ("step", runs.step, 9)):
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        call()
+        first = time.perf_counter() - start
+        seconds = timed(call, runs.device, repeats=11 if cuda else 2, warmup=2 if cuda else 0) / systems
+        work = factor * operations(config, neighbors)
+        floor = max(work / rates[0], traffic(config, neighbors, step=factor > 3, systems=systems) / rates[1])
+        memory = torch.cuda.max_memory_allocated() / 2**30 / systems if cuda else float("nan")
+        print(f"{mode:9s} {name:7s} {systems:5d} {1e3 * seconds:10.3f} {memory:11.3f} {work / 1e9:8.2f}", end=" ")
+        print(f"{1e3 * floor:9.4f} {seconds / floor:7.1f} {first:8.1f}", flush=True)
+
+
+def main() -> None:
+    """Measure until the time is used up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--budget", type=float, default=150.0, help="seconds after which no further line is begun")
+    options = parser.parse_args()
+    device, start = torch.device(options.device), time.perf_counter()
+    rates = ceilings(device)
+    config = EGNNConfig(layers=options.layers, channels=options.channels)
+    print(f"{device}: {rates[0] / 1e12:.2f} TFLOP/s in a product, {rates[1] / 1e9:.0f} GB/s in a copy; {config}")
+    print("mode      what    batch  ms/sample  GiB/sample   GFLOP  floor/ms  ×floor  first/s")
+    plan = [("compiled", (32, 64, 8)), ("eager", (8,))] if device.type == "cuda" else [("eager", (1,))]
+    for mode, batches in plan:
+        runs = Runs(config, device, compiled=mode == "compiled")
+        for systems in batches:
+            if time.perf_counter() - start > options.budget:
+                print(f"{mode:9s} batch {systems}: no time left")
+                continue
+            report(runs, mode, systems, rates)
+
+
+if __name__ == "__main__":
+    main()
