@@ -75,7 +75,7 @@ def test_a_pair_in_a_wide_cell_is_debyes_formula():
     np.testing.assert_allclose(found.partials["O-O"][0, 20:], np.ones(len(q)), atol=1e-9)
     b, s = [scattering_length(z) for z in (8, 14)], found.total("neutron")[0, 20:]
     intensity = (b[0] ** 2 + b[1] ** 2 + 2 * b[0] * b[1] * debye) / 2  # an atom
-    mean, square = np.mean(b), np.mean(np.square(b))
+    mean, square = float(np.mean(b)), float(np.mean(np.square(b)))
     np.testing.assert_allclose(s * mean**2 + square - mean**2, intensity, atol=0.04 * mean**2)
 
 
