@@ -177,6 +177,26 @@ def analyze(
 
 
 @app.command()
+def energies(
+    model: Annotated[str, typer.Argument(help="An energy model: name, checkpoint, or run folder.")],
+    reference: Annotated[Path, typer.Option(help="Structures of the kind the model was trained on.")],
+    n: Annotated[int, typer.Option(help="Structures to follow.", min=2)] = 10,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps with --hmc.  [default: 2000]", min=1)] = None,
+    hmc: Annotated[bool, typer.Option("--hmc", help="Also with Hamiltonian Monte Carlo.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and table.  [default: MODEL-energies]")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Follow the noise energy along forward noising and denoising (fig. 3e of the paper)."""
+    from amden.commands import run_energies
+
+    options = {"seed": seed, "device": device, "batch_size": batch_size, "out": out, "overwrite": overwrite}
+    run_energies(model, reference, n=n, steps=steps, hmc=hmc, **options)
+
+
+@app.command()
 def models() -> None:
     """List the shipped models."""
     from amden.commands import run_models

@@ -30,10 +30,12 @@ from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
 from amden.parts import Parts
+from amden.paths import energy_paths
 from amden.pretrained import model_path, shipped_models
 from amden.recipe import Recipe
 from amden.report import table
 from amden.report import write as write_report
+from amden.report.paths import write_paths
 from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.potentials import Potential
 from amden.simulate.protocol import POTENTIALS
@@ -131,6 +133,50 @@ def run_generate(
     if parts is not None:
         parts.remove()
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
+
+
+def run_energies(
+    model: str,
+    reference: Path,
+    *,
+    n: int,
+    steps: int | None,
+    hmc: bool,
+    seed: int,
+    device: str,
+    batch_size: int | None,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Body of `amden energies`."""
+    folder = out or Path(f"{Path(model).stem}-energies")
+    check_output(folder / "paths.csv", overwrite=overwrite)
+    where = pick_device(device)
+    loaded, known = load_model(model_path(model), device=where), _loaded(reference)
+    known = known.select(range(min(n, len(known))))
+    refine, hmc_steps = HMCConfig() if hmc else None, steps or HMC_STEPS
+    work = sum(evaluations(loaded, n_steps=200)) + (
+        sum(evaluations(loaded, n_steps=hmc_steps, hmc=refine)) if refine else 0
+    )
+    with progress_bar("evaluations") as bar:
+        task = bar.add_task("denoising", total=work * len(known))
+        paths = energy_paths(
+            loaded,
+            known,
+            hmc=refine,
+            hmc_steps=hmc_steps,
+            seed=seed,
+            device=where,
+            batch_size=batch_size,
+            on_step=lambda done, _: bar.advance(task, done),
+        )
+    shown = Table("way", "energy an atom at t = 0.3", "0.1", "0.01")
+    for name, path in paths.items():
+        places = [int((path.t - t).abs().argmin()) for t in (0.3, 0.1, 0.01)]
+        shown.add_row(name, *(f"{float(path.mean[i]):.4f} ± {float(path.error[i]):.4f}" for i in places))
+    Console(file=sys.stdout).print(shown)
+    for path in write_paths(paths, folder):
+        print(path)
 
 
 def _digest(*content: Any) -> str:

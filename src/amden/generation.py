@@ -107,6 +107,7 @@ def generate(
     seed: int = 0,
     n_steps: int = 200,
     hmc: HMCConfig | None = None,
+    energies: bool = False,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     compiled: bool = False,
@@ -117,14 +118,15 @@ def generate(
 ) -> Structures:
     """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
-    With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then). The
-    batch is halved whenever memory runs out. `compiled` is worth it on a GPU for more than a few batches. `parts` keeps
-    each finished batch, and brings those of an interrupted call.
+    With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then);
+    `on_record` is told what happened, with `energies` also in standard denoising. The batch is halved whenever memory
+    runs out. `compiled` is worth it on a GPU for more than a few batches. `parts` keeps each finished batch, and brings
+    those of an interrupted call.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
     that has no energy.
     """
-    if hmc is not None and not isinstance(model.denoiser, EnergyModel):
+    if (hmc is not None or energies) and not isinstance(model.denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     device = torch.device(device)
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
@@ -148,7 +150,7 @@ def generate(
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
         frame = on_frame if first == 0 else None
         try:
-            result, record = _denoised(model, part, seeds[chosen], work, hmc, on_step, frame)
+            result, record = _denoised(model, part, seeds[chosen], work, hmc, energies, on_step, frame)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -195,6 +197,7 @@ def _denoised(
     seeds: Int[Tensor, " systems"],
     work: list[int],
     hmc: HMCConfig | None,
+    energies: bool,
     on_step: OnStep,
     on_frame: OnFrame | None,
 ) -> tuple[Structures, HMCRecord | None]:
@@ -206,7 +209,9 @@ def _denoised(
     capacity = expected_capacity(blank.cell, blank.n_atoms, cutoff=cutoff) if cuda else None
     plan = neighbor_plan(blank.cell, blank.n_atoms, cutoff=cutoff, capacity=capacity)
     denoiser = _Planned(model.denoiser, plan, None if cuda else CPU_CHUNK)
-    refine = None if hmc is None else HMCRefinement(denoiser, hmc, diffusion=model.diffusion, streams=streams)
+    refine = None
+    if hmc is not None or energies:
+        refine = HMCRefinement(denoiser, hmc, diffusion=model.diffusion, streams=streams)
 
     def callback(step: int, t: float, sample: Sample) -> None:
         moved = refine is not None and work[step - 1] > 1 and step % ACCEPTANCE_EVERY == 0

@@ -1,0 +1,103 @@
+"""The noise energy along the ways between order and noise (fig. 3e of the paper).
+
+Data noised forward are drawn from p_t, so their energy is what a sampler should have at t. Denoised samples whose
+energy lies above are less likely than they should be; Hamiltonian Monte Carlo brings them down.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amden.diffusion.corruption import corrupt, encode, gaussian_noise
+from amden.diffusion.hmc import HMCConfig, HMCRecord
+from amden.diffusion.sampler import time_grid
+from amden.generation import OnStep, generate, like_blank
+from amden.model import Model
+from amden.nn.energy import EnergyModel
+from amden.random import Streams, spawn_seeds
+from amden.structure import Structures
+
+FORWARD, STANDARD, HMC = "forward noising", "standard denoising", "HMC denoising"
+"""The ways."""
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyPath:
+    """Noise energy of some systems along one way."""
+
+    t: Float[Tensor, " times"]
+    energy: Float[Tensor, "times systems"]
+    """E for each atom, k_B T = 1."""
+
+    @property
+    def mean(self) -> Float[Tensor, " times"]:
+        """Over the systems."""
+        return self.energy.mean(1)
+
+    @property
+    def error(self) -> Float[Tensor, " times"]:
+        """Standard error of the mean."""
+        return self.energy.std(1) / self.energy.shape[1] ** 0.5
+
+
+def energy_paths(
+    model: Model,
+    reference: Structures,
+    *,
+    n_steps: int = 200,
+    hmc: HMCConfig | None = None,
+    hmc_steps: int = 2000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    on_step: OnStep = lambda *_: None,
+) -> Mapping[str, EnergyPath]:
+    """Energies of forward noising of the reference, of standard denoising in its cells, and with `hmc` of that too.
+
+    Forward noising adds σ(t) ε with one ε a structure, at the times of standard denoising. Errors: `ValueError` for a
+    model without energy.
+    """
+    if not isinstance(model.denoiser, EnergyModel):
+        raise ValueError("noise energies need an energy model, this one predicts the noise alone")
+    blank = like_blank(model, reference)
+    paths = {FORWARD: _forward(model, reference, n_steps=n_steps, seed=seed, device=device)}
+    for name, steps, config in ((STANDARD, n_steps, None), (HMC, hmc_steps, hmc)):
+        if name == HMC and hmc is None:
+            continue
+        records: list[HMCRecord] = []
+        generate(
+            model,
+            blank,
+            seed=seed,
+            n_steps=steps,
+            hmc=config,
+            energies=True,
+            device=device,
+            batch_size=batch_size,
+            on_step=on_step,
+            on_record=records.append,
+        )
+        energy = torch.cat([record.energy for record in records], 1)
+        paths[name] = EnergyPath(records[0].t, energy / blank.n_atoms)
+    return paths
+
+
+@torch.no_grad()
+def _forward(model: Model, reference: Structures, *, n_steps: int, seed: int, device: torch.device | str) -> EnergyPath:
+    assert isinstance(model.denoiser, EnergyModel)
+    denoiser, device = model.denoiser.to(device), torch.device(device)
+    times, rows = time_grid(model.diffusion, n_steps=n_steps)[:-1], []
+    for i, own in enumerate(spawn_seeds(seed, len(reference)).tolist()):
+        one = encode(reference.select([i]).to(device, dtype=torch.float32), denoiser.config.vocabulary)
+        noise = gaussian_noise(one, Streams.of(torch.tensor([own], device=device), one.n_atoms))
+        found = []
+        for t in times.tolist():
+            at = one.positions.new_full((1,), t)
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                energy, _ = denoiser.energy_and_noise(corrupt(one, at, noise, model.diffusion), at)
+            found.append(energy / len(one.positions))
+        rows.append(torch.cat(found).cpu())
+    return EnergyPath(times, torch.stack(rows, 1))
