@@ -1,4 +1,4 @@
-"""S(q) does not change with the description of a structure: its origin, orientation, order, cell and repetition."""
+"""S(q) and Qⁿ do not change with the description of a structure: its origin, orientation, order, cell, repetition."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amden.analysis.faber_ziman import StructureFactor
+from amden.analysis.qn import qn
 from amden.analysis.scattering import structure_factor
 from amden.structure import Structures
 from amden.testing import random_structures, supercell
@@ -103,3 +104,23 @@ def test_scale(made, scale):
     )
     if (a.n_vectors == b.n_vectors).all():  # else a vector lies on the border of two bins
         np.testing.assert_allclose(a.total("atoms"), b.total("atoms"), atol=1e-8)
+
+
+@some
+@given(glasses, seeds)
+def test_bridges(made, seed):
+    """The network is the same turned, moved, in another order and repeated."""
+    glass = random_structures(**made | {"species": (8, 14, 14), "n_atoms": [9, 14]})
+    generator = torch.Generator().manual_seed(seed)
+    turn = rotation(generator, reflected=False)
+    order = torch.cat([torch.randperm(9, generator=generator), 9 + torch.randperm(14, generator=generator)])
+    other = replace(
+        glass, positions=(glass.positions @ turn + 7.0)[order], species=glass.species[order], cell=glass.cell @ turn
+    )
+    if not {8, 14} <= set(glass.species.tolist()):
+        return
+    first = qn(glass, cutoff={"Si-O": 2.9})
+    for changed in (other, supercell(glass, (2, 1, 1))):
+        again = qn(changed, cutoff={"Si-O": 2.9})
+        np.testing.assert_allclose(first.fractions["Si"], again.fractions["Si"])
+        np.testing.assert_allclose(first.bridges, again.bridges)
