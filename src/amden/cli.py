@@ -166,14 +166,15 @@ def properties(
 def analyze(
     structures: Annotated[Path, typer.Argument(help="Structure file or dataset.")],
     reference: Annotated[Path | None, typer.Option(help="What to compare with.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for figure and tables.  [default: NAME-analysis]")] = None,
+    train: Annotated[Path | None, typer.Option(help="What the model was trained on: look for near copies.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report and figures.  [default: NAME-analysis]")] = None,
     relax: Annotated[bool, typer.Option("--relax", help="Also compare after variable-cell relaxation.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Show what structures are like: g(r), angles, coordination, density, energy, and the noise floor."""
+    """Show what structures are like, compared with others and their noise floor: index.html, figures, numbers."""
     from amden.commands import run_analyze
 
-    run_analyze(structures, reference=reference, out=out, relax=relax, overwrite=overwrite)
+    run_analyze(structures, reference=reference, training=train, out=out, relax=relax, overwrite=overwrite)
 
 
 @app.command()

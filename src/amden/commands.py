@@ -5,6 +5,7 @@ Imported only when a verb runs, so that `amden --help` answers at once.
 """
 
 import hashlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ from amden.parts import Parts
 from amden.paths import energy_paths
 from amden.pretrained import model_path, shipped_models
 from amden.recipe import Recipe
-from amden.report import table
+from amden.report import About, table
 from amden.report import write as write_report
+from amden.report.about import source, versions
 from amden.report.paths import write_paths
 from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.potentials import Potential
@@ -312,11 +314,21 @@ def run_models() -> None:
     Console(file=sys.stdout).print(table)
 
 
-def run_analyze(structures: Path, *, reference: Path | None, out: Path | None, relax: bool, overwrite: bool) -> None:
+def run_analyze(
+    structures: Path,
+    *,
+    reference: Path | None,
+    training: Path | None,
+    out: Path | None,
+    relax: bool,
+    overwrite: bool,
+) -> None:
     """Body of `amden analyze`."""
     folder = out or structures.with_name(f"{structures.stem}-analysis")
     check_output(folder / "analysis.json", overwrite=overwrite)
-    given, known = _loaded(structures), None if reference is None else _loaded(reference)
+    paths = {"generated": structures, "reference": reference, "training": training}
+    sets = {role: _loaded(path) for role, path in paths.items() if path is not None}
+    given, known = sets["generated"], sets.get("reference")
     potential = _potential_of(given, known)
     if relax and potential is None:
         have = ", ".join("-".join(each.symbols) for each in POTENTIALS.values())
@@ -333,11 +345,14 @@ def run_analyze(structures: Path, *, reference: Path | None, out: Path | None, r
         result = analyze(
             given,
             known,
+            training=sets.get("training"),
             energy=partial(potential_energies, calculator=calculator) if calculator else None,
             relax=partial(relaxed, potential) if relax and potential else None,
         )
     Console(file=sys.stdout).print(table(result))
-    for path in write_report(result, folder, overwrite=overwrite):
+    sources = tuple(source(role, path, structures=len(sets[role])) for role, path in paths.items() if path is not None)
+    about = About(shlex.join(["amden", *sys.argv[1:]]), sources, versions())
+    for path in write_report(result, folder, about=about, views=sets, overwrite=overwrite):
         print(path)
 
 

@@ -12,7 +12,7 @@ from amden.analysis.noise import Floor
 from amden.analysis.observables import Settings, observe
 from amden.analysis.relaxation import Relaxation
 from amden.structure import Structures
-from amden.testing import random_structures
+from amden.testing import diamond, random_structures
 
 SETTINGS = Settings(r_max=5.0, bond_cutoff=3.2, halvings=50)
 
@@ -31,9 +31,14 @@ def test_sets_made_the_same_way_agree():
     assert [(d.quantity, d.measure) for d in found.differences] == [
         ("g(r)", "RMSD"),
         ("bond angles", "RMSD"),
-        *((q, m) for q in ("coordination", "density", "energy") for m in ("mean", "Wasserstein")),
+        ("S(q)", "RMSD"),
+        *((q, m) for q in ("coordination", "defects", "density", "energy") for m in ("mean", "Wasserstein")),
+        ("invalid", "fraction"),
+        ("diversity", "mean"),
     ]
-    assert sum(d.within_noise for d in found.differences) >= 7
+    assert sum(d.within_noise for d in found.differences) >= 11
+    assert found.novelty is not None
+    assert found.novelty.copies is None
     assert all(d.floors < 2.5 for d in found.differences)
 
 
@@ -108,6 +113,85 @@ def test_a_set_whose_relaxation_failed_altogether_is_not_known():
 
     found = analyze(glasses(4), glasses(4, seed=1), settings=SETTINGS, relax=relax)
     assert [d.verdict for d in found.differences if d.quantity == "relaxed energy"] == ["not known"] * 2
+
+
+def test_without_a_training_set_or_reference_nothing_is_said_of_novelty():
+    assert analyze(glasses(2), settings=SETTINGS).novelty is None
+
+
+def test_a_training_set_is_looked_for():
+    found = analyze(glasses(20, seed=1), glasses(20, seed=2), training=glasses(20, seed=1), settings=SETTINGS)
+    assert found.novelty is not None
+    assert found.novelty.copies is not None
+    assert found.novelty.copies.same.all()
+    by_name = {(d.quantity, d.measure): d for d in found.differences}
+    assert by_name["novelty", "mean"].generated < 0.02
+    assert not by_name["local novelty", "mean"].within_noise
+
+
+def test_intervals_hold_the_value():
+    found = analyze(glasses(20, seed=1, spacing=2.1), glasses(40, seed=2), settings=SETTINGS)
+    density = next(d for d in found.differences if (d.quantity, d.measure) == ("density", "Wasserstein"))
+    assert density.interval[0] < density.value < density.interval[1]
+
+
+def oxides(n: int, *, seed: int, oxygen: int = 36) -> Structures:
+    """Cells of 54 atoms, of which so many are oxygen and the others silicon."""
+    glass = random_structures([54] * n, seed=seed, spacing=2.2)
+    species = torch.tensor([8] * oxygen + [14] * (54 - oxygen)).repeat(n)
+    return replace(glass, species=species)
+
+
+def test_elements_are_told_apart():
+    settings = replace(SETTINGS, bond_cutoff=None)
+    found = analyze(oxides(6, seed=1), oxides(6, seed=2, oxygen=35), settings=settings)
+    assert found.settings.bond_cutoff == {"O-Si": 2.301}
+    quantities = {d.quantity for d in found.differences}
+    assert {"g(r)", "g(r) O-O", "g(r) O-Si", "g(r) Si-Si", "Si-O-Si", "O-Si-O", "S(q)"} <= quantities
+    assert {"O neighbours", "Si neighbours"} <= quantities
+    assert not quantities & {"coordination", "bond angles"}
+    (invalid,) = (d for d in found.differences if d.quantity == "invalid")
+    assert (invalid.generated, invalid.reference) == (0.0, 1.0)  # 18 Si⁴⁺ and 36 O²⁻; 19 and 35
+    assert not invalid.within_noise
+
+
+def test_overlaps_are_invalid_but_measured():
+    glass = glasses(3)
+    positions = glass.positions.clone()
+    positions[1] = positions[0] + torch.tensor([0.9, 0.0, 0.0])
+    assert observe(replace(glass, positions=positions), settings=SETTINGS).invalid.tolist() == [True, False, False]
+
+
+def test_defects_are_atoms_without_the_usual_coordination():
+    crystal, broken = diamond((2, 2, 2)), diamond((2, 2, 2))
+    broken = replace(broken, positions=broken.positions[1:], species=broken.species[1:], n_atoms=torch.tensor([63]))
+    whole = observe(crystal)
+    assert whole.usual == {"Si": 4}
+    found = observe(broken, usual=whole.usual)
+    assert found.defects.tolist() == pytest.approx([4 / 63])  # the neighbours of the vacancy
+    assert observe(crystal, usual={"Si": 9}).defects.tolist() == [1.0]
+    assert observe(crystal, usual={"Ge": 4}).defects.tolist() == [1.0]
+
+
+def test_properties_are_compared_and_targets_are_not():
+    def with_modulus(structures: Structures, shift: float) -> Structures:
+        numbers = torch.linspace(20.0, 30.0, len(structures), dtype=torch.float64)
+        properties = {"shear_modulus": numbers + shift, "target_shear_modulus": numbers, "index": numbers}
+        return replace(structures, properties=properties)
+
+    found = analyze(with_modulus(glasses(12), 9.0), with_modulus(glasses(12, seed=1), 0.0), settings=SETTINGS)
+    moduli = [d for d in found.differences if "modulus" in d.quantity]
+    assert [(d.quantity, d.measure, d.unit) for d in moduli] == [
+        ("shear_modulus", "mean", "GPa"),
+        ("shear_modulus", "Wasserstein", "GPa"),
+    ]
+    assert [d.value for d in moduli] == pytest.approx([9.0, 9.0])
+    assert "index" not in {d.quantity for d in found.differences}
+    (parity,) = found.parities
+    assert (parity.name, parity.unit, len(parity)) == ("shear_modulus", "GPa", 12)
+    assert parity.mean_absolute_error == pytest.approx(9.0)
+    assert parity.root_mean_square_error == pytest.approx(9.0)
+    assert parity.r_squared < 0.0
 
 
 def test_bad_structures_are_named():

@@ -6,8 +6,10 @@ import pytest
 from amden.analysis.noise import (
     Floor,
     Sample,
+    bootstrap_interval,
     deviation_of_difference,
     difference_of_means,
+    fraction_floor,
     noise_floor,
     rmsd_of_means,
     wasserstein,
@@ -87,6 +89,39 @@ def test_few_structures_have_no_floor():
 def test_the_seed_decides():
     floors = [noise_floor(normal(20), normal(20), distance=wasserstein, halvings=5, seed=s) for s in (0, 0, 1)]
     assert floors[0] == floors[1] != floors[2]
+
+
+def test_bootstrap_intervals_hold_the_true_distance_nineteen_times_in_twenty():
+    """Two normal distributions one deviation apart: both distances are 1."""
+    for distance in (difference_of_means, wasserstein):
+        held = 0
+        for seed in range(100):
+            a, b = normal(40, seed=2 * seed), normal(40, seed=2 * seed + 1)
+            shifted = Sample(b.values + 1.0, b.n_atoms)
+            low, high = bootstrap_interval(a, shifted, distance=distance, resamples=200, seed=seed)
+            held += low <= 1.0 <= high
+        assert 88 <= held <= 100
+
+
+def test_intervals_of_sets_made_the_same_way_reach_zero():
+    reached = sum(
+        bootstrap_interval(normal(40, seed=s), normal(40, seed=s + 500), distance=wasserstein, resamples=200)[0] < 0.1
+        for s in range(40)
+    )
+    assert reached >= 36
+    assert np.isnan(bootstrap_interval(normal(3), normal(40), distance=wasserstein)).all()
+
+
+def test_the_floor_of_fractions_is_that_of_the_binomial_distribution():
+    random = np.random.default_rng(0)
+    passed = 0
+    for _ in range(400):
+        reference, other = random.random(200) < 0.3, random.random(100) < 0.3
+        passed += abs(reference.mean() - other.mean()) > fraction_floor(reference, other).limit
+    assert 8 <= passed <= 34  # 400 · 0.05 = 20 ± 4.4
+    never = fraction_floor(np.zeros(600, bool), np.zeros(500, bool))
+    assert 1 / 500 < never.limit < 3 / 500  # one of 500 is chance where 600 had none, three are not
+    assert np.isnan(fraction_floor(np.zeros(3, bool), np.zeros(5, bool)).limit)
 
 
 def test_bad_input():

@@ -3,21 +3,25 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from rich.console import Console
 
 from amden.analysis.compare import Analysis, analyze
 from amden.analysis.observables import Settings
 from amden.analysis.relaxation import Relaxation
-from amden.report import figure, table, write
+from amden.report import figure, figures, table, write
 from amden.structure import Structures
 from amden.testing import random_structures
 
 SETTINGS = Settings(r_max=5.0, bond_cutoff=3.2, halvings=20)
-FILES = ("analysis.png", "analysis.pdf", "analysis.json", "differences.csv", "rdf.csv", "angles.csv", "structures.csv")
+TABLES = ("differences.csv", "rdf.csv", "angles.csv", "sq.csv", "structures.csv")
+PICTURES = tuple(f"{name}.{form}" for name in ("analysis", "novelty", "parity") for form in ("png", "pdf"))
+FILES = ("index.html", "analysis.json", *PICTURES, *TABLES)
 
 
 def energy(structures: Structures) -> np.ndarray:
@@ -31,6 +35,9 @@ def relax(structures: Structures) -> Relaxation:
 @pytest.fixture(scope="module")
 def compared() -> Analysis:
     generated, reference = (random_structures([n] * 6, seed=n) for n in (20, 27))
+    numbers = torch.linspace(20.0, 25.0, 6, dtype=torch.float64)
+    asked = {"target_shear_modulus": numbers, "shear_modulus": numbers + 1.0}
+    generated = replace(generated, properties=asked)
     return analyze(generated, reference, settings=SETTINGS, energy=energy, relax=relax)
 
 
@@ -61,13 +68,17 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
     assert labels(axes) == [
         "r (Å)",
         "bond angle (°)",
+        "q (1/Å)",
         "neighbours within 3.2 Å",
+        "fraction of atoms with unusual coordination",
         "density (g/cm³)",
         "energy (eV/atom)",
         "energy, relaxed (eV/atom)",
+        "shear_modulus (GPa)",
     ]
-    assert [a.get_ylabel() for a in axes[:4]] == ["g(r)", "probability density (1/°)", "difference", "difference"]
-    assert [a.get_ylabel() for a in axes[4:6]] == ["fraction of atoms", "fraction of structures"]
+    assert [a.get_ylabel() for a in axes[:3]] == ["g(r)", "bond angles, density (1/°)", "S(q)"]
+    assert [a.get_ylabel() for a in axes[3:6]] == ["difference"] * 3
+    assert [a.get_ylabel() for a in axes[6:8]] == ["fraction of atoms", "fraction of structures"]
     assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["reference (6)", "generated (6)"]
 
 
@@ -76,13 +87,14 @@ def test_the_curves_drawn_are_those_measured(compared):
     reference, generated = axes[0].lines
     np.testing.assert_array_equal(generated.get_ydata(), compared.generated.rdf.g)
     np.testing.assert_array_equal(reference.get_ydata(), compared.reference.rdf.g)
-    np.testing.assert_array_equal(axes[2].lines[-1].get_ydata(), compared.generated.rdf.g - compared.reference.rdf.g)
-    assert len(axes[2].collections) == 1  # the band of the noise
+    np.testing.assert_array_equal(axes[3].lines[-1].get_ydata(), compared.generated.rdf.g - compared.reference.rdf.g)
+    assert len(axes[3].collections) == 1  # the band of the noise
 
 
 def test_without_a_reference_there_are_no_differences(alone):
     axes = [a for part in figure(alone).subfigs for a in part.axes]
-    assert labels(axes) == ["r (Å)", "bond angle (°)", "neighbours within 3.2 Å", "density (g/cm³)"]
+    numbers = ["neighbours within 3.2 Å", "fraction of atoms with unusual coordination", "density (g/cm³)"]
+    assert labels(axes) == ["r (Å)", "bond angle (°)", "q (1/Å)", *numbers]
     assert "difference" not in shown(alone)
     assert "coordination" in shown(alone)
 
@@ -99,6 +111,27 @@ def test_the_table_has_a_verdict_for_every_quantity(compared):
 
 def test_the_table_fits_a_terminal_of_80_columns(compared):
     assert shown(compared).split() == shown(compared, width=200).split()
+
+
+def test_targets_are_drawn_over_what_came_out(compared):
+    (axes,) = figures(compared)["parity"].axes
+    points = axes.lines[-1]
+    np.testing.assert_allclose(points.get_ydata() - points.get_xdata(), 1.0)
+    assert axes.get_xlabel() == "target shear_modulus (GPa)"
+    assert axes.get_title("left") == "MAE 1, RMSE 1, R² 0.657"
+    assert "shear_modulus against its target: MAE 1, RMSE 1, R² 0.657 (GPa, 6)" in shown(compared)
+
+
+def test_the_limit_of_near_copies_is_drawn():
+    known = random_structures([20] * 12, skew=0.0)
+    found = analyze(
+        known.select([0, 1]), random_structures([20] * 12, seed=1, skew=0.0), training=known, settings=SETTINGS
+    )
+    copies, repeats = figures(found)["novelty"].axes
+    assert copies.get_title("left") == "near copies: 2 of 2"
+    assert copies.lines[0].get_xdata()[0] == found.novelty.copies.limit
+    assert repeats.get_title("left") == "near copies: none"
+    assert "near copies of the training set: 2 of 2" in shown(found)
 
 
 def test_files_are_what_their_names_say(folder):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from amden.structure import Structures, validate
@@ -43,7 +44,7 @@ def kinds(structures: Structures) -> list[int]:
     >>> kinds(Structures(torch.zeros(2, 3), torch.tensor([14, 8]), torch.eye(3)[None], torch.tensor([2])))
     [8, 14]
     """
-    return sorted(structures.species.unique().tolist())
+    return torch.nonzero(torch.bincount(structures.species))[:, 0].tolist()
 
 
 def grids(structures: Structures, reach: float) -> Iterator[Grid]:

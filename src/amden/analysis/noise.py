@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import norm, wasserstein_distance
 from scipy.stats import t as student_t
 
@@ -116,6 +116,46 @@ def noise_floor(reference: Sample, other: Sample, *, distance: Distance, halving
     halves = float(np.sqrt(np.mean(distances**2)))
     wider = float(student_t.ppf(0.975, n - 1) / norm.ppf(0.975))
     return Floor(halves, scale * halves, scale * wider * float(np.quantile(distances, 0.95)))
+
+
+def fraction_floor(reference: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " m"]) -> Floor:
+    """Floor of the difference between the fractions of two sets that are true, by binomial statistics.
+
+        expected = √[p (1 - p) (1/n + 1/m)],  p = (k + ½) / (n + 1)
+
+    k: how many of the n of the reference are true; ½ and 1 are Jeffreys' prior, so that a reference without any does
+    not make one too many in the other set. The limit is 1.96 times that.
+    """
+    n, m = len(reference), len(other)
+    if n < FEWEST or m == 0:
+        return Floor(np.nan, np.nan, np.nan)
+    p = (float(reference.sum()) + 0.5) / (n + 1.0)
+    deviation = np.sqrt(p * (1.0 - p))
+    expected = float(deviation * np.sqrt(1.0 / n + 1.0 / m))
+    halves = float(deviation * np.sqrt(1.0 / (n // 2) + 1.0 / (n - n // 2)))
+    return Floor(halves, expected, float(norm.ppf(0.975)) * expected)
+
+
+def bootstrap_interval(
+    reference: Sample, other: Sample, *, distance: Distance, resamples: int = 400, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a distance between what the two sets are drawn from, by resampling the structures of both.
+
+    The basic bootstrap, (2D - q₉₇.₅, 2D - q₂.₅) with the quantiles of the resampled distances and cut at 0: two sets
+    are further apart than what they are drawn from, resampled sets once more, and the reflection at D takes that off
+    (Davison and Hinkley, Bootstrap Methods and their Application, Cambridge, 1997, eq. 5.6). NaN as for a floor.
+    """
+    if min(len(reference), len(other)) < FEWEST:
+        return np.nan, np.nan
+    random = np.random.default_rng(seed)
+    a, b = reference.values, other.values
+    found = [distance(_again(a, random), _again(b, random)) for _ in range(resamples)]
+    low, high = (2.0 * distance(a, b) - float(q) for q in np.quantile(found, (0.975, 0.025)))
+    return max(low, 0.0), max(high, 0.0)
+
+
+def _again(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return values[random.integers(len(values), size=len(values))]
 
 
 def deviation_of_difference(reference: Sample, other: Sample) -> Float[np.ndarray, "*rest"]:

@@ -5,15 +5,16 @@ most similar environment there. Two samples of a glass are about as far from eac
 one with its atoms displaced at random by 0.1 Å, is much closer.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Final, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Float32, Int
 
+from amden.analysis.compiler import compiled
 from amden.analysis.environments import environments
 from amden.analysis.grid import kinds
 from amden.structure import Structures
@@ -35,7 +36,7 @@ APART: Final = 30.0
 class Fingerprints:
     """The environments of all atoms of a set as points; those of unlike atoms are `APART`."""
 
-    points: Float[Tensor, "atoms axes"]
+    points: Float32[np.ndarray, "atoms axes"]
     n_atoms: Int[np.ndarray, " systems"]
 
     def __len__(self) -> int:
@@ -43,8 +44,12 @@ class Fingerprints:
 
     def select(self, systems: Int[np.ndarray, " chosen"]) -> "Fingerprints":
         """Those of the chosen systems, in the order given."""
-        parts = self.points.split(self.n_atoms.tolist())
-        return Fingerprints(torch.cat([parts[i] for i in systems]), self.n_atoms[systems])
+        parts = self.parts()
+        return Fingerprints(np.concatenate([parts[i] for i in systems]), self.n_atoms[systems])
+
+    def parts(self) -> list[Float32[np.ndarray, "_ axes"]]:
+        """The points of each system."""
+        return np.split(self.points, np.cumsum(self.n_atoms)[:-1])
 
 
 @dataclass(frozen=True)
@@ -78,33 +83,57 @@ def fingerprints(*sets: Structures) -> tuple[Fingerprints, ...]:
 
 def _points(
     numbers: Float[np.ndarray, "atoms numbers"], structures: Structures, elements: list[int]
-) -> Float[Tensor, "atoms axes"]:
-    """The numbers, and with more than one element an axis for each that keeps unlike atoms apart."""
-    points = torch.from_numpy(numbers.astype(np.float32))
-    if len(elements) == 1:
-        return points
-    kind = torch.from_numpy(np.searchsorted(elements, structures.species.cpu().numpy()))
-    return torch.cat([points, APART / 2.0**0.5 * torch.eye(len(elements))[kind]], 1)
+) -> Float32[np.ndarray, "atoms axes"]:
+    """The numbers, an axis for each element that keeps unlike atoms apart, and zeros up to a multiple of four."""
+    kind = np.searchsorted(elements, structures.species.cpu().numpy())
+    apart = APART / np.sqrt(2.0) * np.eye(len(elements))[kind] if len(elements) > 1 else numbers[:, :0]
+    points = np.concatenate([numbers, apart], axis=1, dtype=np.float32)
+    return np.pad(points, ((0, 0), (0, -points.shape[1] % 4)))
+
+
+@compiled
+@no_type_check
+def _nearest(twice, known, squares, least):
+    """Least of squares[k] - twice[i] · known[:, k] over k, for each i: float32, four axes at a time."""
+    n = len(squares)
+    values = np.empty(n, np.float32)
+    for i in range(len(twice)):
+        values[:] = squares
+        for axis in range(0, len(known), 4):
+            a, b, c, d = twice[i, axis], twice[i, axis + 1], twice[i, axis + 2], twice[i, axis + 3]
+            for k in range(n):
+                values[k] -= (
+                    a * known[axis, k] + b * known[axis + 1, k] + c * known[axis + 2, k] + d * known[axis + 3, k]
+                )
+        left = n
+        while left > 1:  # halves against each other, which the compiler turns into wide instructions
+            half = (left + 1) // 2
+            for k in range(left - half):
+                values[k] = values[half + k] if values[half + k] < values[k] else values[k]
+            left = half
+        least[i] = values[0]
 
 
 def distances(
     sought: Fingerprints, known: Fingerprints, *, themselves: Int[np.ndarray, " systems"] | None = None, seed: int = 0
 ) -> Distances:
     """Distances from structures to known ones; `themselves` says which of those they are, where they are."""
-    atoms = torch.from_numpy(_some_atoms(sought.n_atoms, seed))
-    points = sought.points[atoms.flatten()]
-    squares = points.square().sum(1)
-    pairs = torch.empty(len(known), len(sought))
-    closest = torch.full(atoms.shape, torch.inf)
-    for i, there in enumerate(known.points.split(known.n_atoms.tolist())):
-        least = torch.addmm(there.square().sum(1)[:, None], there, points.T, alpha=-2.0).amin(0)
-        found = (least + squares).clamp(min=0.0).sqrt().reshape(atoms.shape)
-        if themselves is not None:
-            found[torch.from_numpy(themselves == i)] = torch.inf
-        pairs[i] = found.mean(1)
-        closest = torch.minimum(closest, found)
-    pairs[pairs.isinf()] = torch.nan
-    return Distances(pairs.T.double().numpy(), closest.median(1).values.double().numpy())
+    points = sought.points[_some_atoms(sought.n_atoms, seed).ravel()]
+    twice, squares = 2.0 * points, np.square(points).sum(axis=1)
+
+    def look_up(there: np.ndarray) -> np.ndarray:
+        least = np.empty(len(points), np.float32)
+        _nearest(twice, np.ascontiguousarray(there.T), np.square(there).sum(axis=1), least)
+        return np.sqrt(np.maximum(least + squares, 0.0)).reshape(-1, LOOKED_UP)
+
+    pairs, local = np.empty((len(sought), len(known))), np.full((len(sought), LOOKED_UP), np.inf, np.float32)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for i, found in enumerate(pool.map(look_up, known.parts())):
+            if themselves is not None:
+                found[themselves == i] = np.inf
+            pairs[:, i] = found.mean(axis=1)
+            np.minimum(local, found, out=local)
+    return Distances(np.where(np.isinf(pairs), np.nan, pairs), np.median(local, axis=1).astype(np.float64))
 
 
 def _some_atoms(n_atoms: Int[np.ndarray, " systems"], seed: int) -> Int[np.ndarray, "systems looked_up"]:

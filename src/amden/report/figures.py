@@ -1,6 +1,7 @@
-"""The figure of an analysis, styled for a paper."""
+"""The figures of an analysis, styled for a paper."""
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -10,8 +11,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from amden.analysis.compare import Analysis
+from amden.analysis.memorisation import Copies
 from amden.analysis.noise import deviation_of_difference
-from amden.analysis.observables import Observables
+from amden.analysis.observables import Curve, Observables
 from amden.report.tables import number
 
 GENERATED: Final = "#0072B2"
@@ -31,96 +33,212 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 _LABELS: Final = {
+    "defects": "fraction of atoms with\nunusual coordination",
     "density": "density\n(g/cm³)",
     "energy": "energy\n(eV/atom)",
     "relaxed energy": "energy, relaxed\n(eV/atom)",
 }
 
+_COLUMNS: Final = 4
+"""Histograms side by side."""
+
+
+def figures(analysis: Analysis) -> dict[str, Figure]:
+    """All figures by name: `analysis` (curves over numbers), `curves`, `numbers` and, where there is, `novelty` and
+    `parity`.
+    """
+    found = {
+        "analysis": figure(analysis),
+        "curves": _drawn(lambda page: _curves(page, analysis), 7.2, 3.6 * _n_rows(len(analysis.generated.curves), 3)),
+        "numbers": _drawn(lambda page: _histograms(page, analysis), 7.2, _height(analysis)),
+    }
+    new = analysis.novelty
+    if new is not None and (new.copies or new.repeats):
+        found["novelty"] = _drawn(lambda page: _novelty(page, analysis), 7.2, 2.6)
+    if analysis.parities:
+        rows = _n_rows(len(analysis.parities), 3)
+        found["parity"] = _drawn(lambda page: _parities(page, analysis), 7.2, 2.8 * rows)
+    return found
+
 
 def figure(analysis: Analysis) -> Figure:
-    """g(r) and bond angles over their differences from the reference, and histograms of what is a number a structure.
+    """All curves over their differences from the reference, and histograms of what is a number a structure.
 
     The band in the panels of differences is what noise explains: two standard deviations of the difference between
     the means of two such sets made the same way.
     """
+    heights = 3.6 * _n_rows(len(analysis.generated.curves), 3), _height(analysis)
     with mpl.rc_context(STYLE):
-        page = Figure(figsize=(7.2, 6.2), layout="constrained")
-        top, bottom = np.array(page.subfigures(2, 1, height_ratios=[1.6, 1.0]), dtype=object)
+        page = Figure(figsize=(7.2, sum(heights)), layout="constrained")
+        top, bottom = np.array(page.subfigures(2, 1, height_ratios=heights), dtype=object)
         _curves(top, analysis)
         _histograms(bottom, analysis)
         return page
 
 
-def _curves(page: SubFigure, analysis: Analysis) -> None:
-    ours, known = analysis.generated, analysis.reference
-    rows = 1 if known is None else 2
-    grid = page.subplots(rows, 2, sharex="col", squeeze=False, height_ratios=[3.0, 1.0][:rows])
-    x = {"g(r)": ours.rdf.r, "bond angles": ours.angles.angle}
-    y_label = {"g(r)": "g(r)", "bond angles": "probability density (1/°)"}
-    for column, (name, (_, sample)) in enumerate(ours.curves.items()):
-        main = grid[0, column]
-        mean = sample.values.mean(axis=0)
-        if known is not None:
-            reference = known.curves[name][1]
-            main.plot(
-                x[name], reference.values.mean(axis=0), color=REFERENCE, lw=3.0, label=_counted("reference", known)
-            )
-            noise = 2.0 * deviation_of_difference(reference, sample)
-            _difference(grid[1, column], x[name], mean - reference.values.mean(axis=0), noise)
-            main.set_title(_verdict(analysis, name, "RMSD"), fontsize=8, loc="left")
-        main.plot(
-            x[name], mean, color=GENERATED, lw=1.2, label=_counted("structures" if known is None else "generated", ours)
-        )
-        main.set_ylabel(y_label[name])
-        main.set_ylim(bottom=0.0)
-    grid[0, 0].legend(loc="upper right")
-    grid[-1, 0].set(xlabel="r (Å)", xlim=(0.0, float(ours.rdf.edges[-1])))
-    grid[-1, 1].set(xlabel="bond angle (°)", xlim=(30.0, 180.0), xticks=range(30, 181, 30))
+def _drawn(draw: Callable[[Figure], None], width: float, height: float) -> Figure:
+    with mpl.rc_context(STYLE):
+        page = Figure(figsize=(width, height), layout="constrained")
+        draw(page)
+        return page
 
 
-def _difference(axes: Axes, x: np.ndarray, difference: np.ndarray, noise: np.ndarray) -> None:
+def _n_rows(panels: int, columns: int) -> int:
+    return -(-panels // columns)
+
+
+def _height(analysis: Analysis) -> float:
+    return 2.4 * _n_rows(len(_numbers(analysis)), _COLUMNS)
+
+
+def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
+    """Each curve, and under it how it differs from the reference; three side by side."""
+    ours, known = analysis.generated.curves, None if analysis.reference is None else analysis.reference.curves
+    heights = [3.0] if known is None else [3.0, 1.0]
+    rows = _n_rows(len(ours), 3)
+    grid = page.subplots(rows * len(heights), 3, squeeze=False, height_ratios=heights * rows)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for panel, (name, curve) in enumerate(ours.items()):
+        first, column = panel // 3 * len(heights), panel % 3
+        panels: list[Axes] = [grid[first + row, column] for row in range(len(heights))]
+        for axes in panels:
+            axes.set_visible(True)
+        main, mean = panels[0], curve.sample.values.mean(axis=0)
+        main.set_ylabel(f"{name}, density (1/°)" if curve.unit else name)
+        if known is not None and name in known:
+            theirs = known[name]
+            reference = theirs.sample.values.mean(axis=0)
+            main.plot(theirs.x, reference, color=REFERENCE, lw=3.0, label=f"reference ({len(theirs.sample)})")
+            main.set_title(_verdict(analysis, name, "RMSD"), fontsize=7, loc="left")
+            _difference(panels[1], *difference(curve, theirs))
+        label = "structures" if known is None else "generated"
+        main.plot(curve.x, mean, color=GENERATED, lw=1.2, label=f"{label} ({len(curve.sample)})")
+        main.set_ylim(bottom=min(0.0, float(mean.min())))
+        panels[-1].set_xlabel(curve.axis)
+        for axes in panels:
+            axes.set_xlim(30.0 if curve.unit else 0.0, float(curve.x[-1]) + 0.5 * float(curve.x[1] - curve.x[0]))
+        if len(panels) > 1:
+            main.tick_params(labelbottom=False)
+    grid[0, 0].legend(loc="upper right", fontsize=7)
+
+
+def difference(ours: Curve, theirs: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, the difference of the means, and twice its standard deviation by chance, where both curves are known."""
+    _, a, b = np.intersect1d(ours.x.round(6), theirs.x.round(6), return_indices=True)
+    means = ours.sample.values.mean(axis=0)[a], theirs.sample.values.mean(axis=0)[b]
+    return ours.x[a], means[0] - means[1], 2.0 * deviation_of_difference(theirs.sample, ours.sample)[b]
+
+
+def _difference(axes: Axes, x: np.ndarray, found: np.ndarray, noise: np.ndarray) -> None:
     axes.fill_between(x, -noise, noise, color=NOISE, alpha=0.45, lw=0.0, label="noise floor (±2σ)")
     axes.axhline(0.0, color=REFERENCE, lw=0.8)
-    axes.plot(x, difference, color=GENERATED, lw=1.0)
+    axes.plot(x, found, color=GENERATED, lw=1.0)
     axes.set_ylabel("difference")
     if np.isfinite(noise).any():
-        axes.legend(loc="lower right", handlelength=1.2, fontsize=7)
+        axes.legend(loc="lower right", handlelength=1.2, fontsize=6)
 
 
-def _histograms(page: SubFigure, analysis: Analysis) -> None:
-    names = [name for name in analysis.generated.scalars if name != "coordination"]
-    panels = page.subplots(1, 1 + len(names), squeeze=False)[0]
-    _coordination(panels[0], analysis)
-    for axes, name in zip(panels[1:], names, strict=True):
-        sets = [(o.scalars[name][1].values, colour) for o, colour in _sets(analysis)]
-        together = np.concatenate([values for values, _ in sets])
-        edges = np.histogram_bin_edges(together, bins=int(np.clip(2.0 * np.sqrt(len(together)), 8, 30)))
-        for values, colour in sets:
-            axes.hist(values, edges, weights=np.full(len(values), 1.0 / max(len(values), 1)), color=colour, alpha=0.65)
-        axes.set_xlabel(_LABELS[name])
-        axes.set_title(_verdict(analysis, name, "mean"), fontsize=8, loc="left")
-        axes.locator_params(axis="x", nbins=4)
-    panels[1].set_ylabel("fraction of structures")
+def _numbers(analysis: Analysis) -> list[str]:
+    """Quantities that have a panel: neighbours by bars, the others by histograms."""
+    return [*analysis.generated.partial_coordinations, *_histogrammed(analysis)]
 
 
-def _coordination(axes: Axes, analysis: Analysis) -> None:
-    sets = [(o.coordination.distribution, colour) for o, colour in _sets(analysis)]
+def _histogrammed(analysis: Analysis) -> list[str]:
+    scalars = analysis.generated.scalars
+    return [name for name in scalars if name != "coordination" and not name.endswith(" neighbours")]
+
+
+def _histograms(page: Figure | SubFigure, analysis: Analysis) -> None:
+    names = _numbers(analysis)
+    columns = min(_COLUMNS, len(names))
+    grid = page.subplots(_n_rows(len(names), columns), columns, squeeze=False)
+    panels = list(grid.flat)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    elements = list(analysis.generated.partial_coordinations)
+    for axes, element in zip(panels, elements, strict=False):
+        _coordination(axes, analysis, element)
+    panels[0].set_ylabel("fraction of atoms")
+    for axes, name in zip(panels[len(elements) :], _histogrammed(analysis), strict=False):
+        sets = [(o.scalars[name][1].values, colour) for o, colour in _sets(analysis) if name in o.scalars]
+        unit = analysis.generated.scalars[name][0]
+        axes.set_xlabel(_LABELS.get(name, f"{name}\n({unit})" if unit else name))
+        axes.set_title(_verdict(analysis, name, "mean"), fontsize=7, loc="left")
+        _histogram(axes, sets)
+    panels[len(elements)].set_ylabel("fraction of structures")
+
+
+def _histogram(axes: Axes, sets: list[tuple[np.ndarray, str]], labels: tuple[str, ...] = ()) -> None:
+    """Fractions of the structures of each set, in bins that are the same for all."""
+    together = np.concatenate([values for values, _ in sets])
+    low, high = (float(f(together)) if len(together) else 0.0 for f in (np.min, np.max))
+    least = 1e-3 * max(abs(low), abs(high), 1e-3)  # all the same but for rounding: one bar
+    margin = max(0.0, 0.5 * (least - (high - low)))
+    edges = np.linspace(low - margin, high + margin, int(np.clip(2.0 * np.sqrt(len(together)), 8, 30)) + 1)
+    for i, (values, colour) in enumerate(sets):
+        weights = np.full(len(values), 1.0 / max(len(values), 1))
+        axes.hist(
+            values, edges.tolist(), weights=weights, color=colour, alpha=0.65, label=labels[i] if labels else None
+        )
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _coordination(axes: Axes, analysis: Analysis, element: str) -> None:
+    sets = [(o.partial_coordinations.get(element), colour) for o, colour in _sets(analysis)]
     width = 0.8 / len(sets)
-    for i, (fractions, colour) in enumerate(sets):
-        shown = np.flatnonzero(fractions > 1e-3)
-        axes.bar(shown + (i - 0.5 * (len(sets) - 1)) * width, fractions[shown], width, color=colour)
-    axes.set(xlabel=f"neighbours\nwithin {analysis.settings.bond_cutoff:g} Å", ylabel="fraction of atoms")
+    for i, (found, colour) in enumerate(sets):
+        if found is not None:
+            shown = np.flatnonzero(found.distribution > 1e-3)
+            axes.bar(shown + (i - 0.5 * (len(sets) - 1)) * width, found.distribution[shown], width, color=colour)
+    cutoff = analysis.settings.bond_cutoff
+    lengths = set(cutoff.values()) if isinstance(cutoff, Mapping) else {cutoff}
+    within = f"\nwithin {lengths.pop():g} Å" if len(lengths) == 1 and cutoff is not None else ""
+    alone = len(analysis.generated.partial_coordinations) == 1
+    axes.set_xlabel(f"neighbours{within}" if alone else f"neighbours of {element}{within}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(_verdict(analysis, "coordination", "mean"), fontsize=8, loc="left")
+    name = "coordination" if alone else f"{element} neighbours"
+    axes.set_title(_verdict(analysis, name, "mean"), fontsize=7, loc="left")
+
+
+def _novelty(page: Figure | SubFigure, analysis: Analysis) -> None:
+    """How close the closest structure is, beside what is usual."""
+    new = analysis.novelty
+    if new is None:
+        return
+    known = [("training set", new.copies), ("rest of the set", new.repeats)]
+    found: list[tuple[str, Copies]] = [(name, copies) for name, copies in known if copies is not None]
+    for axes, (name, copies) in zip(page.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        labels = f"no copies ({len(copies.unseen)})", f"generated ({len(copies.closest)})"
+        _histogram(axes, [(copies.unseen.novelty, REFERENCE), (copies.closest.novelty, GENERATED)], labels)
+        if np.isfinite(copies.limit):
+            axes.axvline(copies.limit, color=NOISE, lw=1.2, ls="--", label="near copies below")
+        axes.set_xlabel(f"distance to the closest of the {name}\n/ typical distance")
+        axes.set_title(f"near copies: {copies.verdict}", fontsize=8, loc="left")
+        axes.legend(fontsize=7)
+        axes.set_ylabel("fraction of structures")
+
+
+def _parities(page: Figure | SubFigure, analysis: Analysis) -> None:
+    """Properties over their targets."""
+    columns = min(3, len(analysis.parities))
+    panels = list(page.subplots(_n_rows(len(analysis.parities), columns), columns, squeeze=False).flat)
+    for axes in panels[len(analysis.parities) :]:
+        axes.set_visible(False)
+    for axes, parity in zip(panels, analysis.parities, strict=False):
+        ends = [float(f(np.concatenate([parity.target, parity.value]))) for f in (np.min, np.max)]
+        axes.plot(ends, ends, color=REFERENCE, lw=1.0)
+        axes.plot(parity.target, parity.value, "o", color=GENERATED, ms=3.0, alpha=0.6, mew=0.0)
+        unit = f" ({parity.unit})" if parity.unit else ""
+        axes.set(xlabel=f"target {parity.name}{unit}", ylabel=f"{parity.name}{unit}", aspect="equal")
+        errors = parity.mean_absolute_error, parity.root_mean_square_error, parity.r_squared
+        words = (f"{name} {number(value, 3)}" for name, value in zip(("MAE", "RMSE", "R²"), errors, strict=True))
+        axes.set_title(", ".join(words), fontsize=7, loc="left")
 
 
 def _sets(analysis: Analysis) -> list[tuple[Observables, str]]:
     known = [] if analysis.reference is None else [(analysis.reference, REFERENCE)]
     return [*known, (analysis.generated, GENERATED)]
-
-
-def _counted(name: str, observables: Observables) -> str:
-    return f"{name} ({len(observables)})"
 
 
 def _verdict(analysis: Analysis, quantity: str, measure: str) -> str:
@@ -135,9 +253,14 @@ def _verdict(analysis: Analysis, quantity: str, measure: str) -> str:
     return ""
 
 
-def rendered(page: Figure, form: str, metadata: dict[str, None]) -> bytes:
-    """The file of a figure: the same figure gives the same bytes."""
+def rendered(page: Figure, form: str) -> bytes:
+    """The file of a figure as png, pdf or svg: the same figure gives the same bytes."""
+    metadata = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+        "svg": {"Date": None, "Creator": None},
+    }
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        page.savefig(content, format=form, dpi=200, metadata=metadata)
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "amden"}):
+        page.savefig(content, format=form, dpi=200, metadata=metadata[form], transparent=form == "svg")
     return content.getvalue()

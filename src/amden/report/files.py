@@ -1,38 +1,53 @@
-"""The numbers of an analysis as JSON and CSV, and its figure, in a folder."""
+"""The numbers of an analysis as JSON and CSV, its figures, and the page with all of it, in a folder."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from amden.analysis.compare import Analysis, Difference
-from amden.analysis.noise import deviation_of_difference
+from amden.analysis.memorisation import Copies, Novelty
 from amden.analysis.observables import Observables
 from amden.io import check_output
-from amden.report.figures import figure, rendered
+from amden.report.about import About
+from amden.report.figures import difference, figures, rendered
+from amden.report.page import page
 from amden.storage import replacing
+from amden.structure import Structures
 
 
-def write(analysis: Analysis, folder: Path, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Figure (PNG, PDF), `analysis.json` with everything, and CSV files, each written whole.
+def write(
+    analysis: Analysis,
+    folder: Path,
+    *,
+    about: About | None = None,
+    views: Mapping[str, Structures] | None = None,
+    overwrite: bool = False,
+) -> tuple[Path, ...]:
+    """`index.html`, figures (PNG, PDF), `analysis.json` with everything, and CSV files, each written whole.
 
-    Errors: `FileExistsError` for a file that exists, unless `overwrite`.
+    `about` says what was analysed and by which command; structures of the sets in `views` (`generated`, `reference`,
+    `training`) can be turned on the page. Errors: `FileExistsError` for a file that exists, unless
+    `overwrite`.
     """
-    page = figure(analysis)
+    about = about or About()
+    drawn = figures(analysis)
+    pictures = {name: rendered(figure, "svg") for name, figure in drawn.items() if name != "analysis"}
+    everything = {"about": about.as_dict(), **as_dict(analysis)}
     contents: dict[str, bytes] = {
-        "analysis.png": rendered(page, "png", {"Software": None}),
-        "analysis.pdf": rendered(page, "pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
-        "analysis.json": (json.dumps(_plain(as_dict(analysis)), indent=1) + "\n").encode(),
+        "index.html": page(analysis, about, pictures, views=views).encode(),
+        **{f"{name}.{form}": rendered(f, form) for name, f in _kept(drawn).items() for form in ("png", "pdf")},
+        "analysis.json": (json.dumps(_plain(everything), indent=1) + "\n").encode(),
         "differences.csv": _csv(*_difference_rows(analysis.differences)),
-        "rdf.csv": _csv(*_curve_rows(analysis, "g(r)", "r", analysis.generated.rdf.r)),
-        "angles.csv": _csv(*_curve_rows(analysis, "bond angles", "angle", analysis.generated.angles.angle)),
         "structures.csv": _csv(*_structure_rows(analysis)),
+        **{f"{_file_name(name)}.csv": _csv(*_curve_rows(analysis, name)) for name in analysis.generated.curves},
     }
     for name in contents:
         check_output(folder / name, overwrite=overwrite)
@@ -40,6 +55,19 @@ def write(analysis: Analysis, folder: Path, *, overwrite: bool = False) -> tuple
         with replacing(folder / name) as temporary:
             temporary.write_bytes(content)
     return tuple(folder / name for name in contents)
+
+
+def _kept(drawn: dict[str, Figure]) -> dict[str, Figure]:
+    """Figures with files of their own: curves and numbers are in `analysis`."""
+    return {name: figure for name, figure in drawn.items() if name not in ("curves", "numbers")}
+
+
+def _file_name(quantity: str) -> str:
+    """`rdf`, `rdf-O-Si`, `angles`, `sq` …"""
+    known = {"bond angles": "angles", "S(q)": "sq"}
+    if quantity.startswith("g(r)"):
+        return quantity.replace("g(r)", "rdf").replace(" ", "-")
+    return known.get(quantity, f"angles-{quantity}")
 
 
 def as_dict(analysis: Analysis) -> dict[str, Any]:
@@ -52,7 +80,41 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
     return {
         "settings": asdict(analysis.settings),
         "differences": differences,
+        "novelty": None if analysis.novelty is None else _novelty(analysis.novelty),
+        "parity": {
+            p.name: {
+                "unit": p.unit,
+                "target": p.target,
+                "value": p.value,
+                "MAE": p.mean_absolute_error,
+                "RMSE": p.root_mean_square_error,
+                "R2": p.r_squared,
+            }
+            for p in analysis.parities
+        },
         **{name: None if o is None else _observables(o) for name, o in sets.items()},
+    }
+
+
+def _novelty(new: Novelty) -> dict[str, Any]:
+    return {
+        "near_copies_of_training_set": None if new.copies is None else _copies(new.copies),
+        "repeats": None if new.repeats is None else _copies(new.repeats),
+        "diversity": None if new.diversity is None else asdict(new.diversity),
+    }
+
+
+def _copies(found: Copies) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "flagged": np.flatnonzero(found.flagged),
+        "the_same": np.flatnonzero(found.same),
+        "limit": found.limit,
+        "closest": found.closest.index,
+        "novelty": found.closest.novelty,
+        "local_novelty": found.closest.local,
+        "unseen_novelty": found.unseen.novelty,
+        "unseen_are": found.unseen_are,
     }
 
 
@@ -64,9 +126,22 @@ def _observables(observables: Observables) -> dict[str, Any]:
         "n_atoms": o.n_atoms,
         "rdf": {"r_A": o.rdf.r, "g": o.rdf.g, "running_coordination": o.rdf.running_coordination},
         "bond_angles": {"angle_degree": o.angles.angle, "density_per_degree": o.angles.density, "mean": o.angles.mean},
+        "curves": {
+            name: {"x": c.x, "axis": c.axis, "unit": c.unit, "mean": c.sample.values.mean(axis=0)}
+            for name, c in o.curves.items()
+        },
+        "structure_factor": {"radiation": o.radiation, "method": o.scattering.method},
         "coordination": {"mean": o.coordination.mean, "fractions": o.coordination.distribution},
+        "coordination_by_element": {
+            name: {"mean": c.mean, "fractions": c.distribution, "usual": o.usual.get(name)}
+            for name, c in o.partial_coordinations.items()
+        },
+        "defects": o.defects,
+        "overlapping": np.flatnonzero(o.overlapping),
+        "charged": None if o.charged is None else np.flatnonzero(o.charged),
         "density_g_per_cm3": o.density,
         "energies_eV_per_atom": dict(o.energies),
+        "properties": dict(o.properties),
     }
 
 
@@ -87,9 +162,10 @@ Rows = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 def _difference_rows(differences: Iterable[Difference]) -> Rows:
     header = ("quantity", "measure", "unit", "generated", "reference", "difference")
-    floors = ("floor_of_halves", "floor", "limit", "floors", "verdict")
+    floors = ("interval_low", "interval_high", "floor_of_halves", "floor", "limit", "floors", "verdict")
     rows = [
-        (*(d.quantity, d.measure, d.unit, d.generated, d.reference, d.value), *_floor_columns(d)) for d in differences
+        (*(d.quantity, d.measure, d.unit, d.generated, d.reference, d.value), *d.interval, *_floor_columns(d))
+        for d in differences
     ]
     return header + floors, rows
 
@@ -98,14 +174,16 @@ def _floor_columns(d: Difference) -> tuple[float | str, ...]:
     return d.floor.halves, d.floor.expected, d.floor.limit, d.floors, d.verdict
 
 
-def _curve_rows(analysis: Analysis, quantity: str, axis: str, x: np.ndarray) -> Rows:
-    sample = analysis.generated.curves[quantity][1]
-    header, columns = [axis, "generated"], [x, sample.values.mean(axis=0)]
-    if analysis.reference is not None:
-        reference = analysis.reference.curves[quantity][1]
-        header += ["reference", "noise"]
-        columns += [reference.values.mean(axis=0), deviation_of_difference(reference, sample)]
-    return header, np.stack(columns, axis=1).tolist()
+def _curve_rows(analysis: Analysis, quantity: str) -> Rows:
+    ours = analysis.generated.curves[quantity]
+    theirs = None if analysis.reference is None else analysis.reference.curves.get(quantity)
+    axis = ours.axis.partition(" (")[0].replace("bond angle", "angle")
+    mean = ours.sample.values.mean(axis=0)
+    if theirs is None:
+        return (axis, "generated"), np.stack([ours.x, mean], axis=1).tolist()
+    x, off, noise = difference(ours, theirs)
+    mean = mean[np.isin(ours.x.round(6), x.round(6))]
+    return (axis, "generated", "reference", "noise"), np.stack([x, mean, mean - off, 0.5 * noise], axis=1).tolist()
 
 
 def _structure_rows(analysis: Analysis) -> Rows:
@@ -113,9 +191,10 @@ def _structure_rows(analysis: Analysis) -> Rows:
     rows = []
     for name, o in sets:
         if o is not None:
-            columns = (o.n_atoms, o.coordination.per_system, o.density, *o.energies.values())
+            columns = (o.n_atoms, o.coordination.per_system, o.defects, o.invalid, o.density, *o.energies.values())
             rows += [(name, i, *(v.item() for v in row)) for i, row in enumerate(zip(*columns, strict=True))]
-    return ("set", "structure", "n_atoms", "coordination", "density", *analysis.generated.energies), rows
+    names = ("set", "structure", "n_atoms", "coordination", "defects", "invalid", "density")
+    return (*names, *analysis.generated.energies), rows
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

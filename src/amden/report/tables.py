@@ -36,14 +36,14 @@ def _comparison_table(analysis: Analysis) -> Table:
     page = _empty(analysis)
     page.add_column("quantity")
     page.add_column("how")
-    for name in ("generated", "reference", "off by", "floor", "halves"):
+    for name in ("generated", "reference", "off by", "floor"):
         page.add_column(name, justify="right", no_wrap=True)
-    page.add_column("verdict")
+    page.add_column("verdict", min_width=16)
     previous = ""
     for d in analysis.differences:
         name = d.quantity if d.quantity != previous else f"({d.unit})" if d.unit else ""
         means = number(d.generated), number(d.reference)
-        differences = number(d.value, 3), number(d.floor.expected, 2), number(d.floor.halves, 2)
+        differences = number(d.value, 3), number(d.floor.expected, 2)
         page.add_row(name, _SHORT.get(d.measure, d.measure), *means, *differences, d.verdict)
         previous = d.quantity
     return page
@@ -57,16 +57,31 @@ def _caption(analysis: Analysis) -> str:
     lines = [f"{len(analysis.generated)} structures"]
     if analysis.reference is not None:
         lines[0] += f" against {len(analysis.reference)} of the reference"
+    lines += findings(analysis)
+    if analysis.reference is not None:
         lines += [
             "how: RMSD of mean curves, difference of means, W1 (Wasserstein distance)",
             "floor: difference by chance between two such sets made the same way, from",
-            "  that between random halves of the reference (halves); a verdict on such",
-            "  sets is `within noise` 19 times in 20",
+            "  random halves of the reference; a verdict on such sets is `within noise`",
+            "  19 times in 20",
         ]
     for name, observables in (("generated", analysis.generated), ("reference", analysis.reference)):
         if observables is not None and observables.unconverged:
             lines.append(f"{observables.unconverged} of the {name} did not relax and are left out")
     return "\n".join(lines)
+
+
+def findings(analysis: Analysis) -> list[str]:
+    """What is said of copies and of properties that were asked for, a line each."""
+    found = []
+    if analysis.novelty is not None:
+        known = (("near copies of the training set", analysis.novelty.copies), ("repeats", analysis.novelty.repeats))
+        found += [f"{name}: {copies.verdict}" for name, copies in known if copies is not None]
+    for p in analysis.parities:
+        errors = ("MAE", p.mean_absolute_error), ("RMSE", p.root_mean_square_error), ("R²", p.r_squared)
+        words = (f"{name} {number(value, 3)}" for name, value in errors)
+        found.append(f"{p.name} against its target: {', '.join(words)} ({p.unit or 'no unit'}, {len(p)})")
+    return found
 
 
 def number(value: float, digits: int = 4) -> str:

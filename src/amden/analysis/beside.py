@@ -1,0 +1,69 @@
+"""Computed values beside measured ones, for glasses of which `experiment` knows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from ase.formula import Formula
+
+from amden.analysis.experiment import MEASURED, Measured, measured
+from amden.analysis.observables import Observables
+
+SAME_GLASS: Final = 0.02
+"""Fractions of the elements may differ by as much from those of the formula."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A measured value and the same of computed structures."""
+
+    measured: Measured
+    generated: float
+    """Mean over the structures; NaN where it was not computed."""
+    reference: float
+
+
+def glass(observables: Observables) -> str | None:
+    """Formula of the measured glass that structures are of, on average; None if none of those known."""
+    ours = {name: float(fraction.mean()) for name, fraction in observables.fractions.items()}
+    for formula in MEASURED:
+        counts = Formula(formula).count()
+        theirs = {name: n / sum(counts.values()) for name, n in counts.items()}
+        if set(ours) == set(theirs) and all(abs(ours[name] - theirs[name]) < SAME_GLASS for name in ours):
+            return formula
+    return None
+
+
+def beside_experiment(generated: Observables, reference: Observables | None = None) -> tuple[Beside, ...]:
+    """What was measured and computed both, in the order of `experiment`; empty for a glass that is not known there."""
+    formula = glass(generated)
+    if formula is None:
+        return ()
+    ours, theirs = _values(generated), {} if reference is None else _values(reference)
+    found = (Beside(m, ours.get(m.quantity, np.nan), theirs.get(m.quantity, np.nan)) for m in measured(formula))
+    return tuple(b for b in found if np.isfinite(b.generated) or np.isfinite(b.reference))
+
+
+def _values(o: Observables) -> dict[str, float]:
+    """Mean values by the names that `experiment` has for them."""
+    ways: dict[str, Callable[[Observables], float]] = {
+        "density": lambda o: float(o.density.mean()),
+        "first sharp diffraction peak": lambda o: o.scattering.peak(o.radiation),
+    }
+    found = {name: way(o) for name, way in ways.items()}
+    for pair, g in o.partial_rdfs.items():
+        for name in (pair, "-".join(reversed(pair.split("-")))):
+            found[f"{name} bond length"] = g.peak
+    for triple, a in o.partial_angles.items():
+        found |= {f"{triple} angle": a.mean, f"{triple} angle, standard deviation": a.spread}
+    if not o.partial_rdfs:
+        found |= {"coordination": o.coordination.mean}
+        found |= {"bond angle": o.angles.mean, "bond angle, standard deviation": o.angles.spread}
+    return found | _properties(o.properties)
+
+
+def _properties(properties: Mapping[str, np.ndarray]) -> dict[str, float]:
+    names = {"shear_modulus": "shear modulus", "bulk_modulus": "bulk modulus", "young_modulus": "Young's modulus"}
+    known = {name: values[np.isfinite(values)] for name, values in properties.items() if name in names}
+    return {names[name]: float(values.mean()) for name, values in known.items() if len(values)}
