@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from amden.analysis.beside import beside_experiment
 from amden.analysis.bonds import cutoff_matrix
@@ -62,6 +61,7 @@ def page(
         library=_asset("3Dmol-min.js"),
         structures=_json(list(_views(analysis, views or {}))),
         cutoffs=_cutoffs(analysis),
+        usual=", ".join(f"{name} {n}" for name, n in analysis.generated.usual.items()),
     )
 
 
@@ -77,14 +77,14 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _asset(name: str) -> Markup:
+def _asset(name: str) -> str:
     """A file of the package, to go into the page as it is."""
-    return Markup(files("amden.report").joinpath("web", name).read_text(encoding="utf-8"))
+    return files("amden.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
-def _json(value: Any) -> Markup:
+def _json(value: Any) -> str:
     """JSON that can stand in a script element."""
-    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _figure(name: str, content: bytes, analysis: Analysis) -> dict[str, str]:

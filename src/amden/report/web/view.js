@@ -9,7 +9,8 @@
     place.textContent = "This browser cannot draw in three dimensions (no WebGL).";
     return;
   }
-  const viewer = $3Dmol.createViewer(place, { backgroundAlpha: 0, antialias: true });
+  const viewer = $3Dmol.createViewer(place, { antialias: true });
+  viewer.setBackgroundColor("white", 0);
   const spin = document.getElementById("spin");
   const buttons = document.getElementById("choices");
 
@@ -38,7 +39,7 @@
     });
     for (const [a, b] of [[0, 1], [0, 2], [0, 4], [1, 3], [1, 5], [2, 3], [2, 6], [3, 7], [4, 5], [4, 6], [5, 7], [6, 7]]) {
       const [start, end] = [a, b].map((n) => corner(s.cell, n & 1, (n >> 1) & 1, n >> 2));
-      viewer.addLine({ start, end, color: "#8a8a8a" });
+      viewer.addCylinder({ start, end, radius: 0.05, color: "#8a8a8a" });
     }
     viewer.zoomTo();
     viewer.rotate(20, "x");
