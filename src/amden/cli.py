@@ -1,5 +1,6 @@
 """The command line: one function a verb, which parses, calls and prints. Errors are one line and exit status 1."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -207,6 +208,8 @@ def models() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: an error of the user's is one line on stderr and status 1; `--debug` shows where it came from."""
+    # Threads that wait by spinning make a machine with anything else to do many times slower. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=given, prog_name="amden")

@@ -32,7 +32,7 @@ BYTES_PER_ATOM = 400_000
 GRADIENT_MEMORY = 12
 """How much more an energy model needs, which keeps all layers for its gradient."""
 
-CPU_CHUNK = 128
+CPU_CHUNK = 32
 """Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
 
 OnStep = Callable[[int, float | None], None]

@@ -1,5 +1,6 @@
 """The verbs as a user types them."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +117,16 @@ def test_generation_with_hmc_needs_an_energy_model(tiny_checkpoint, tiny_model, 
 def test_version_and_models(capsys):
     main(["--version"])
     assert capsys.readouterr().out.strip() == f"amden {__version__}"
+
+
+def test_threads_are_told_to_wait_before_torch_starts_them(tmp_path):
+    code = (
+        "import os, sys, amden.cli as c; early = 'torch' in sys.modules; c.main(['--version']); "
+        "print(early, os.environ['OMP_WAIT_POLICY'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout.splitlines()[-1] == "False PASSIVE"
 
 
 @pytest.mark.parametrize(
