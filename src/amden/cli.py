@@ -208,7 +208,7 @@ def models() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: an error of the user's is one line on stderr and status 1; `--debug` shows where it came from."""
-    # Threads that wait by spinning make a machine with anything else to do many times slower. Read when torch is loaded.
+    # Threads that spin while they wait make a busy machine many times slower. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
