@@ -113,6 +113,13 @@ def test_the_table_fits_a_terminal_of_80_columns(compared):
     assert shown(compared).split() == shown(compared, width=200).split()
 
 
+def test_experiment_is_marked_where_it_has_the_glass(compared):
+    density = figures(compared)["numbers"].axes[2]
+    (line,) = density.lines
+    assert line.get_xdata()[0] == 2.285
+    assert line.get_label() == "measured: 2.285"
+
+
 def test_targets_are_drawn_over_what_came_out(compared):
     (axes,) = figures(compared)["parity"].axes
     points = axes.lines[-1]

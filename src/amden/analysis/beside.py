@@ -1,6 +1,6 @@
 """Computed values beside measured ones, for glasses of which `experiment` knows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,14 @@ from ase.formula import Formula
 
 from amden.analysis.experiment import MEASURED, Measured, measured
 from amden.analysis.observables import Observables
+
+QUANTITIES: Final[Mapping[str, str]] = {
+    "density": "density",
+    "shear_modulus": "shear modulus",
+    "bulk_modulus": "bulk modulus",
+    "young_modulus": "Young's modulus",
+}
+"""Names in `experiment` of what is one number a structure (`Observables.scalars`)."""
 
 SAME_GLASS: Final = 0.02
 """Fractions of the elements may differ by as much from those of the formula."""
@@ -47,11 +55,10 @@ def beside_experiment(generated: Observables, reference: Observables | None = No
 
 def _values(o: Observables) -> dict[str, float]:
     """Mean values by the names that `experiment` has for them."""
-    ways: dict[str, Callable[[Observables], float]] = {
-        "density": lambda o: float(o.density.mean()),
-        "first sharp diffraction peak": lambda o: o.scattering.peak(o.radiation),
-    }
-    found = {name: way(o) for name, way in ways.items()}
+    found = {"first sharp diffraction peak": o.scattering.peak(o.radiation)}
+    for name, (_, sample) in o.scalars.items():
+        if name in QUANTITIES and len(sample):
+            found[QUANTITIES[name]] = float(sample.values.mean())
     for pair, g in o.partial_rdfs.items():
         for name in (pair, "-".join(reversed(pair.split("-")))):
             found[f"{name} bond length"] = g.peak
@@ -60,10 +67,4 @@ def _values(o: Observables) -> dict[str, float]:
     if not o.partial_rdfs:
         found |= {"coordination": o.coordination.mean}
         found |= {"bond angle": o.angles.mean, "bond angle, standard deviation": o.angles.spread}
-    return found | _properties(o.properties)
-
-
-def _properties(properties: Mapping[str, np.ndarray]) -> dict[str, float]:
-    names = {"shear_modulus": "shear modulus", "bulk_modulus": "bulk modulus", "young_modulus": "Young's modulus"}
-    known = {name: values[np.isfinite(values)] for name, values in properties.items() if name in names}
-    return {names[name]: float(values.mean()) for name, values in known.items() if len(values)}
+    return found

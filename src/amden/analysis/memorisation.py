@@ -72,13 +72,13 @@ class Copies:
 
             limit = μ + σ w (√6/π) [γ + ln(-ln(1 - p))],  p = 1 - (1 - FALSE_ALARM)^(1/n)
 
-        γ: Euler's constant; w: Student's t over the normal quantile, since few unseen structures leave σ uncertain.
+        γ: Euler's constant; w: quantile at p of Student's t over the normal one: few unseen structures leave σ uncertain.
         """
         values = self.unseen.novelty
         if len(values) < FEWEST:
             return np.nan
         p = -np.expm1(np.log1p(-FALSE_ALARM) / len(self.closest))
-        wider = student_t.ppf(0.975, len(values) - 1) / norm.ppf(0.975)
+        wider = student_t.isf(p, len(values) - 1) / norm.isf(p)
         reach = np.sqrt(6.0) / np.pi * (np.euler_gamma + np.log(-np.log1p(-p)))
         return float(values.mean() + values.std(ddof=1) * wider * reach)
 

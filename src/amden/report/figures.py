@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from amden.analysis.beside import QUANTITIES, glass
 from amden.analysis.compare import Analysis
+from amden.analysis.experiment import measured
 from amden.analysis.memorisation import Copies
 from amden.analysis.noise import deviation_of_difference
 from amden.analysis.observables import Curve, Observables
@@ -19,6 +21,7 @@ from amden.report.tables import number
 GENERATED: Final = "#0072B2"
 REFERENCE: Final = "#9A9A9A"
 NOISE: Final = "#E69F00"
+MEASURED: Final = "#D55E00"
 """Colours of Okabe and Ito (jfly.uni-koeln.de/color), told apart by colour-blind readers and in grey print."""
 
 STYLE: Final[dict[Any, Any]] = {
@@ -166,7 +169,16 @@ def _histograms(page: Figure | SubFigure, analysis: Analysis) -> None:
         axes.set_xlabel(_LABELS.get(name, f"{name}\n({unit})" if unit else name))
         axes.set_title(_verdict(analysis, name, "mean"), fontsize=7, loc="left")
         _histogram(axes, sets)
+        _mark_measured(axes, analysis, name)
     panels[len(elements)].set_ylabel("fraction of structures")
+
+
+def _mark_measured(axes: Axes, analysis: Analysis, name: str) -> None:
+    """A line where experiment is, if it has the glass and the quantity."""
+    formula = glass(analysis.generated)
+    for m in measured(formula, QUANTITIES[name]) if formula and name in QUANTITIES else ():
+        axes.axvline(m.value, color=MEASURED, lw=1.2, ls=":", label=f"measured: {m.value:g}")
+        axes.legend(fontsize=6, loc="upper right", handlelength=1.0)
 
 
 def _histogram(axes: Axes, sets: list[tuple[np.ndarray, str]], labels: tuple[str, ...] = ()) -> None:

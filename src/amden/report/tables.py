@@ -4,21 +4,24 @@ from math import isfinite
 from typing import Final
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from amden.analysis.compare import Analysis
 
 _SHORT: Final = {"Wasserstein": "W1"}
 
 
-def table(analysis: Analysis) -> Table:
+def table(analysis: Analysis) -> Group:
     """All quantities with their means and, if there is a reference, differences, noise floors and verdicts."""
-    return _plain_table(analysis) if analysis.reference is None else _comparison_table(analysis)
+    rows = _plain_table(analysis) if analysis.reference is None else _comparison_table(analysis)
+    return Group(rows, Text(_caption(analysis), style="dim"))
 
 
 def _plain_table(analysis: Analysis) -> Table:
     ours = analysis.generated
-    page = _empty(analysis)
+    page = _empty()
     page.add_column("quantity")
     page.add_column("mean", justify="right")
     page.add_column("spread", justify="right")
@@ -33,7 +36,7 @@ def _plain_table(analysis: Analysis) -> Table:
 
 def _comparison_table(analysis: Analysis) -> Table:
     """At most 80 columns wide: a quantity's second line has its unit."""
-    page = _empty(analysis)
+    page = _empty()
     page.add_column("quantity")
     page.add_column("how")
     for name in ("generated", "reference", "off by", "floor"):
@@ -49,8 +52,8 @@ def _comparison_table(analysis: Analysis) -> Table:
     return page
 
 
-def _empty(analysis: Analysis) -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=_caption(analysis), caption_justify="left")
+def _empty() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _caption(analysis: Analysis) -> str:

@@ -10,7 +10,8 @@
     return;
   }
   const viewer = $3Dmol.createViewer(place, { antialias: true });
-  viewer.setBackgroundColor("white", 0);
+  const paint = () => viewer.setBackgroundColor(getComputedStyle(place).backgroundColor, 1);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   const spin = document.getElementById("spin");
   const buttons = document.getElementById("choices");
 
@@ -58,5 +59,6 @@
   });
   spin.addEventListener("change", () => viewer.spin(spin.checked ? "y" : false, 0.5));
   new ResizeObserver(() => viewer.resize()).observe(place);
+  paint();
   show(0);
 })();
