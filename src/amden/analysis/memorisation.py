@@ -72,7 +72,7 @@ class Copies:
 
             limit = μ + σ w (√6/π) [γ + ln(-ln(1 - p))],  p = 1 - (1 - FALSE_ALARM)^(1/n)
 
-        γ: Euler's constant; w: quantile at p of Student's t over the normal one: few unseen structures leave σ uncertain.
+        γ: Euler's constant; w: quantile of Student's t at p over the normal one, as few structures leave σ uncertain.
         """
         values = self.unseen.novelty
         if len(values) < FEWEST:

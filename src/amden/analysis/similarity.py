@@ -22,6 +22,9 @@ from amden.structure import Structures
 LOOKED_UP: Final = 24
 """Atoms of a structure that are looked up."""
 
+BLOCK: Final = 16
+"""Atoms looked up at a time: small products stay in the cache, and BLAS starts no threads of its own for them."""
+
 RARE: Final = 0.3
 """A number that varies less than this part of the median variation does not weigh more."""
 
@@ -84,34 +87,30 @@ def fingerprints(*sets: Structures) -> tuple[Fingerprints, ...]:
 def _points(
     numbers: Float[np.ndarray, "atoms numbers"], structures: Structures, elements: list[int]
 ) -> Float32[np.ndarray, "atoms axes"]:
-    """The numbers, an axis for each element that keeps unlike atoms apart, and zeros up to a multiple of four."""
+    """The numbers, and with more than one element an axis for each that keeps unlike atoms apart."""
     kind = np.searchsorted(elements, structures.species.cpu().numpy())
     apart = APART / np.sqrt(2.0) * np.eye(len(elements))[kind] if len(elements) > 1 else numbers[:, :0]
-    points = np.concatenate([numbers, apart], axis=1, dtype=np.float32)
-    return np.pad(points, ((0, 0), (0, -points.shape[1] % 4)))
+    return np.concatenate([numbers, apart], axis=1, dtype=np.float32)
 
 
 @compiled
 @no_type_check
 def _nearest(twice, known, squares, least):
-    """Least of squares[k] - twice[i] · known[:, k] over k, for each i: float32, four axes at a time."""
+    """Least of squares[k] - twice[i] · known[:, k] over k, for each i."""
     n = len(squares)
-    values = np.empty(n, np.float32)
-    for i in range(len(twice)):
-        values[:] = squares
-        for axis in range(0, len(known), 4):
-            a, b, c, d = twice[i, axis], twice[i, axis + 1], twice[i, axis + 2], twice[i, axis + 3]
+    for first in range(0, len(twice), BLOCK):
+        products = np.dot(twice[first : first + BLOCK], known)
+        for i in range(len(products)):
+            values = products[i]
             for k in range(n):
-                values[k] -= (
-                    a * known[axis, k] + b * known[axis + 1, k] + c * known[axis + 2, k] + d * known[axis + 3, k]
-                )
-        left = n
-        while left > 1:  # halves against each other, which the compiler turns into wide instructions
-            half = (left + 1) // 2
-            for k in range(left - half):
-                values[k] = values[half + k] if values[half + k] < values[k] else values[k]
-            left = half
-        least[i] = values[0]
+                values[k] = squares[k] - values[k]
+            left = n
+            while left > 1:  # halves against each other, which the compiler turns into wide instructions
+                half = (left + 1) // 2
+                for k in range(left - half):
+                    values[k] = values[half + k] if values[half + k] < values[k] else values[k]
+                left = half
+            least[first + i] = values[0]
 
 
 def distances(
