@@ -12,11 +12,11 @@ from amden.analysis.observables import Observables
 
 QUANTITIES: Final[Mapping[str, str]] = {
     "density": "density",
-    "shear_modulus": "shear modulus",
-    "bulk_modulus": "bulk modulus",
-    "young_modulus": "Young's modulus",
+    **{f"shear_modulus{ending}": "shear modulus" for ending in ("", "_vrh")},
+    **{f"bulk_modulus{ending}": "bulk modulus" for ending in ("", "_vrh")},
+    **{f"youngs_modulus{ending}": "Young's modulus" for ending in ("", "_vrh")},
 }
-"""Names in `experiment` of what is one number a structure (`Observables.scalars`)."""
+"""Names in `experiment` of what is one number a structure (`Observables.scalars`); of two the latter is taken."""
 
 SAME_GLASS: Final = 0.02
 """Fractions of the elements may differ by as much from those of the formula."""

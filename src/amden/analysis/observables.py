@@ -26,11 +26,11 @@ from amden.analysis.validity import charged, overlapping
 from amden.elements import atomic_number, scattering_length, symbol
 from amden.structure import Structures, validate
 
-UNITS: Final[Mapping[str, str]] = {
-    "shear_modulus": "GPa",
-    "bulk_modulus": "GPa",
-    "young_modulus": "GPa",
-    "temperature": "K",
+MODULI: Final = ("shear_modulus", "bulk_modulus", "youngs_modulus")
+"""Each also as the mean over directions, with `_vrh` added, as `properties` has it."""
+
+UNITS: Final[Mapping[str, str]] = {name + ending: "GPa" for name in MODULI for ending in ("", "_vrh")} | {
+    "temperature": "K"
 }
 """Of properties that files may hold; the others have the unit that the user knows."""
 
