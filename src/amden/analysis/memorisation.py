@@ -189,8 +189,10 @@ def _diversity(
     """The floor is that of halves of the reference, each with the mean distance within it."""
 
     def difference(a: np.ndarray, b: np.ndarray) -> float:
-        return abs(float(np.nanmean(theirs[np.ix_(a, a)]) - np.nanmean(theirs[np.ix_(b, b)])))
+        i, j = a.astype(np.int64), b.astype(np.int64)
+        return abs(float(np.nanmean(theirs[np.ix_(i, i)]) - np.nanmean(theirs[np.ix_(j, j)])))
 
-    known, other = Sample(np.arange(len(theirs)), their_atoms), Sample(np.arange(len(ours)), our_atoms)
+    places, others = np.arange(len(theirs), dtype=np.float64), np.arange(len(ours), dtype=np.float64)
+    known, other = Sample(places, their_atoms), Sample(others, our_atoms)
     floor = noise_floor(known, other, distance=difference, halvings=halvings, seed=seed)
     return Diversity(float(np.nanmean(ours)), float(np.nanmean(theirs)), floor)
