@@ -266,7 +266,7 @@ def _verdict(analysis: Analysis, quantity: str, measure: str) -> str:
 
 
 def rendered(page: Figure, form: str) -> bytes:
-    """The file of a figure as png, pdf or svg: the same figure gives the same bytes."""
+    """The file of a figure as png, pdf or svg: the same figure gives the same bytes, but for rounding in a pdf."""
     metadata = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
