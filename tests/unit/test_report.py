@@ -79,7 +79,7 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
     assert [a.get_ylabel() for a in axes[:3]] == ["g(r)", "bond angles, density (1/°)", "S(q)"]
     assert [a.get_ylabel() for a in axes[3:6]] == ["difference"] * 3
     assert [a.get_ylabel() for a in axes[6:8]] == ["fraction of atoms", "fraction of structures"]
-    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["reference (6)", "generated (6)"]
+    assert [t.get_text() for t in axes[2].get_legend().get_texts()] == ["reference (6)", "generated (6)"]
 
 
 def test_the_curves_drawn_are_those_measured(compared):

@@ -123,7 +123,7 @@ def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
             axes.set_xlim(30.0 if curve.unit else 0.0, float(curve.x[-1]) + 0.5 * float(curve.x[1] - curve.x[0]))
         if len(panels) > 1:
             main.tick_params(labelbottom=False)
-    grid[0, 0].legend(loc="upper right", fontsize=7)
+    grid[0, -1].legend(loc="lower right", fontsize=7)
 
 
 def difference(ours: Curve, theirs: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
