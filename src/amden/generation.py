@@ -42,7 +42,6 @@ and the mean acceptance of the last iterations of Hamiltonian Monte Carlo, if an
 OnFrame = Callable[[Structures], None]
 """Called after each step with the present state of the very first system; its property `t` is the time reached."""
 
-
 ACCEPTANCE_EVERY = 20
 """Steps between two looks at the acceptance, each of which waits for a GPU."""
 

@@ -35,7 +35,25 @@ def test_compiled_values_and_gradients_are_the_same():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_energy_model_has_the_same_second_derivatives():
+def test_compiled_energy_model_tells_conditions_apart():
+    """One graph must not serve for another condition of the same shape."""
+    torch.manual_seed(0)
+    scales = {"a": PropertyScale(0.0, 1.0), "b": PropertyScale(0.0, 1.0)}
+    config = ScoreConfig(Vocabulary((14,)), scales, EGNNConfig(layers=1, hidden=16, channels=4, cutoff=4.0))
+    plain, traced = EnergyNetwork(config).double(), EnergyNetwork(config).double()
+    traced.load_state_dict(plain.state_dict())
+    traced.compile(backend="eager")
+    sample, t = random_sample([6], width=0), torch.tensor([0.2], dtype=torch.float64)
+    found = neighbor_matrix(sample.positions, sample.cell, sample.n_atoms, cutoff=4.0)
+    with torch.no_grad():
+        for name in scales:
+            asked = {name: torch.ones(1, dtype=torch.float64)}
+            given = (t, sample.positions, sample.elements, asked, sample.system, found.target, found.offset)
+            torch.testing.assert_close(traced(*given)[0], plain(*given)[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_energy_model_has_has_the_same_second_derivatives():
     torch.manual_seed(0)
     config = ScoreConfig(
         Vocabulary((8, 14)), {"x": PropertyScale(0.0, 1.0)}, EGNNConfig(layers=2, hidden=16, channels=4, cutoff=4.0)

@@ -95,7 +95,8 @@ class EnergyNetwork(nn.Module):
 
         if self._options is None:
             return evaluate(parameters, tensors)
-        key = (differentiable, torch.is_autocast_enabled(positions.device.type), chunk, *(x.shape for x in tensors))
+        how = differentiable, torch.is_autocast_enabled(positions.device.type), chunk, *names
+        key = how, *((x.shape, x.dtype, x.device) for x in tensors)
         if key not in self._compiled:
             self._compiled[key] = torch.compile(_traced(evaluate, parameters, tensors), **self._options)
         return self._compiled[key](parameters, tensors)

@@ -31,7 +31,7 @@ def advance(
     plan: Float64[np.ndarray, " numbers"],
 ) -> Int64[np.ndarray, " systems"]:
     """Runs all systems in place, one launch for each number of threads and kind of cell; returns their failures."""
-    cuda = _cuda()
+    cuda = load_cuda()
     from amden.simulate.engine import cuda_kernel
 
     if systems.n_atoms.max() > _CAPACITIES[-1]:
@@ -62,7 +62,7 @@ def advance(
     return failure.copy_to_host()
 
 
-def _cuda() -> Any:
+def load_cuda() -> Any:
     """`numba.cuda`, or one line that says what is missing."""
     # numba-cuda up to 0.30 asks numpy for row_stack, which numpy 2.5 dropped; vstack is the same function.
     if not hasattr(np, "row_stack"):

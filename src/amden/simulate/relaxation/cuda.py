@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaPerformanceWarning
 
-from amden.simulate.engine.cuda import _cuda
+from amden.simulate.engine.cuda import load_cuda
 from amden.simulate.potentials import Potential
 from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.batch import Batch
@@ -36,7 +36,7 @@ def advance(
     batch: Batch, potential: Potential, order: np.ndarray, *, room: int, progress: Callable[[int], None]
 ) -> None:
     """Relaxes the systems of `order` in place; `progress` is told how many more are done."""
-    cuda = _cuda()
+    cuda = load_cuda()
     on_device = {name: cuda.to_device(getattr(batch, name)) for name in _SHARED}
     size = np.maximum(2 ** np.ceil(np.log2(batch.n_atoms[order])).astype(np.int64), _FEWEST_THREADS)
     for capacity in np.unique(size).tolist():
