@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from numba.core.errors import NumbaPerformanceWarning
 
 from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.engine.systems import Systems
@@ -52,10 +51,8 @@ def advance(
         arguments = order, *on_device.values(), n_steps, *ramp, on_device_plan, *elsewhere, failure
         grids.append((kernel, (len(chosen), n_threads, cuda.stream()), arguments))
     cuda.synchronize()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
-        for kernel, configuration, arguments in grids:  # nothing else here: copies would wait for the grids before
-            kernel[configuration](*arguments)
+    for kernel, configuration, arguments in grids:  # nothing else here: copies would wait for the grids before
+        kernel[configuration](*arguments)
     cuda.synchronize()
     for name in ("fixed", "velocities", "cell", "record"):
         on_device[name].copy_to_host(getattr(systems, name))
@@ -64,6 +61,8 @@ def advance(
 
 def load_cuda() -> Any:
     """`numba.cuda`, or one line that says what is missing."""
+    # A small batch is the user's choice. The class of the warning differs between numba and numba-cuda.
+    warnings.filterwarnings("ignore", message=r".*Grid size \d+ will likely result in GPU under-utilization")
     # numba-cuda up to 0.30 asks numpy for row_stack, which numpy 2.5 dropped; vstack is the same function.
     if not hasattr(np, "row_stack"):
         np.row_stack = np.vstack  # noqa: NPY201  # pyright: ignore[reportAttributeAccessIssue]

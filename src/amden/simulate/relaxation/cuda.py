@@ -5,12 +5,10 @@ stragglers do not hold up the others. The size of a system alone decides how man
 added in the same order in any batch.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.core.errors import NumbaPerformanceWarning
 
 from amden.simulate.engine.cuda import load_cuda
 from amden.simulate.potentials import Potential
@@ -67,11 +65,8 @@ def _advance_like(
     plan, waiting = cuda.to_device(batch.plan), order[slots:].tolist()
     pairs = np.stack([np.arange(slots), order[:slots]], axis=1)
     while len(pairs):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small batch is the user's choice
-            kernel[len(pairs), n_threads](
-                cuda.to_device(pairs), _TURNS, plan, *(on_device[name] for name in _SHARED), *large
-            )
+        shared = (on_device[name] for name in _SHARED)
+        kernel[len(pairs), n_threads](cuda.to_device(pairs), _TURNS, plan, *shared, *large)
         status = on_device["state"].copy_to_host()[pairs[:, 1], w.STATUS]
         progress(int(((status != w.RUNNING) & (status != w.NO_ROOM)).sum()))
         pairs = _refilled(pairs, status == w.RUNNING, waiting)
