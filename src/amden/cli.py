@@ -199,6 +199,20 @@ def energies(
 
 
 @app.command()
+def figure(
+    recipe: Annotated[Path, typer.Argument(help="What is compared, in YAML, as recipes/figures/fig3.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and tables.  [default: beside RECIPE]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: at_most=100.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw glasses side by side, sets that are missing made first (fig. 3a-d of the paper)."""
+    from amden.figure_commands import run_figure
+
+    run_figure(recipe, out=out, overrides=set_ or [], device=device, overwrite=overwrite, call=main)
+
+
+@app.command()
 def models() -> None:
     """List the shipped models."""
     from amden.commands import run_models

@@ -25,11 +25,11 @@ from amden.analysis.relaxation import potential_energies
 from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
 from amden.diffusion.hmc import HMCConfig
-from amden.elements import symbol
 from amden.generation import Blank, cell_blank, cubic_blank, evaluations, generate, like_blank
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps
+from amden.panels import potential_of
 from amden.parts import Parts
 from amden.paths import energy_paths
 from amden.pretrained import model_path, shipped_models
@@ -329,7 +329,7 @@ def run_analyze(
     paths = {"generated": structures, "reference": reference, "training": training}
     sets = {role: _loaded(path) for role, path in paths.items() if path is not None}
     given, known = sets["generated"], sets.get("reference")
-    potential = _potential_of(given, known)
+    potential = potential_of(given, known)
     if relax and potential is None:
         have = ", ".join("-".join(each.symbols) for each in POTENTIALS.values())
         raise ValueError(f"`--relax` needs a potential made for the elements; there is one for {have}")
@@ -354,12 +354,6 @@ def run_analyze(
     about = About(shlex.join(["amden", *sys.argv[1:]]), sources, versions())
     for path in write_report(result, folder, about=about, views=sets, overwrite=overwrite):
         print(path)
-
-
-def _potential_of(*sets: Structures | None) -> Potential | None:
-    """The built-in potential that is made for just the elements of the structures."""
-    elements = {symbol(number) for s in sets if s is not None for number in s.species.unique().tolist() if number}
-    return next((potential for potential in POTENTIALS.values() if set(potential.symbols) == elements), None)
 
 
 def _loaded(path: Path) -> Structures:
