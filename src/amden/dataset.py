@@ -22,7 +22,7 @@ from amden.neighbors import shortest_distance
 from amden.random import Streams, spawn_seeds
 from amden.segment import first_atom, segment_mean, system_index
 from amden.shard import load_shard
-from amden.structure import Structures, concatenate, validate
+from amden.structure import Structures, concatenate, sent, validate
 
 SUFFIX: Final = ".safetensors"
 
@@ -104,6 +104,8 @@ class Batches:
     seed: int = 0
     max_atoms: int | None = None
     """For mixed sizes: a batch ends before it has more atoms than this. A larger structure comes alone."""
+    sizes: Int[Tensor, " systems"] | None = None
+    """What counts as the atoms of each structure for `max_atoms`, ghosts included for instance; on the CPU."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -112,6 +114,8 @@ class Batches:
             raise ValueError(f"`max_atoms` must be positive, got {self.max_atoms}")
         if len(self.structures) == 0:
             raise ValueError("`structures` is empty: no batches to draw")
+        if self.sizes is not None and len(self.sizes) != len(self.structures):
+            raise ValueError(f"`sizes` has {len(self.sizes)} entries for {len(self.structures)} structures")
 
     @cached_property
     def _n_atoms(self) -> Int[Tensor, " systems"]:
@@ -119,10 +123,19 @@ class Batches:
 
     def starting_at(self, step: int = 0, *, stride: int = 1) -> Iterator[Structures]:
         """Batches number `step`, `step + stride`, `step + 2 stride` … (with a stride, each worker takes its own)."""
-        return (self._gather(chosen) for chosen in islice(self._chosen(step), 0, None, stride))
+        return (self._gather(chosen) for chosen in self.chosen_at(step, stride=stride))
+
+    def chosen_at(self, step: int = 0, *, stride: int = 1) -> Iterator[Int[Tensor, " batch"]]:
+        """The indices of the structures of those batches, on the CPU."""
+        return islice(self._chosen(step), 0, None, stride)
+
+    def in_order(self) -> Iterator[Int[Tensor, " batch"]]:
+        """The indices of the batches of one epoch in which the structures keep their order."""
+        n_atoms = self._n_atoms if self.sizes is None else self.sizes
+        return (torch.arange(first, last) for first, last in self._bounds(n_atoms))
 
     def _chosen(self, step: int) -> Iterator[Int[Tensor, " batch"]]:
-        n_atoms = self._n_atoms
+        n_atoms = self._n_atoms if self.sizes is None else self.sizes
         epoch = 0
         if self.max_atoms is None:
             epoch, step = divmod(step, max(1, len(n_atoms) // self.batch_size))
@@ -155,15 +168,11 @@ class Batches:
         system = system_index(n_atoms)
         atoms = torch.arange(len(system)) + (first_atom(self._n_atoms)[chosen] - first_atom(n_atoms))[system]
         whole = self.structures
-        chosen, atoms = self._sent(chosen), self._sent(atoms)
+        chosen, atoms = sent(chosen, whole.device), sent(atoms, whole.device)
         properties = {name: values[chosen] for name, values in whole.properties.items()}
         return Structures(
             whole.positions[atoms], whole.species[atoms], whole.cell[chosen], whole.n_atoms[chosen], properties
         )
-
-    def _sent(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        device = self.structures.device
-        return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,15 @@
 """A recipe: the data, the network, the process and the loop that make a model, as frozen dataclasses."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, pi
+from typing import Final
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from amden.diffusion.corruption import filled_size
 from amden.diffusion.loss import LossWeights
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
@@ -10,6 +17,9 @@ from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig
 from amden.structure import Structures
+
+N_QUANTILES: Final = 101
+"""Quantiles that a model keeps of a property: every per cent."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,10 @@ class TrainingConfig:
     steps: int = 20_000
     """Optimiser steps."""
     batch_size: int = 32
-    """Structures a step, over all devices."""
+    """Structures a step, over all devices; the most there may be where `max_atoms` decides."""
+    max_atoms: int | None = None
+    """For structures of mixed sizes: atoms a step with their ghosts, over all devices, at most. A step then takes as
+    many structures as fit, and costs the same whatever they are."""
     learning_rate: float = 1e-3
     """Of Adam, after the warm-up; falls along a half cosine to `final_rate` of it."""
     final_rate: float = 0.01
@@ -52,12 +65,28 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.max_atoms is not None and self.max_atoms < 1:
+            raise ValueError(f"`max_atoms` must be positive, got {self.max_atoms}")
         for name in ("steps", "batch_size", "learning_rate", "validate_every", "log_every", "save_every", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
         for name in ("ema", "missing", "final_rate", "time_exponent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class GhostConfig:
+    """Ghost atoms, which let a model choose the density (section II.A)."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    density: float
+    """Number density in atoms/Å³ up to which ghosts fill a system; that of the densest structure to be generated."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.density < 0.5:
+            raise ValueError(f"`density` of ghosts must lie in (0, 0.5) atoms/Å³, got {self.density}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,8 @@ class Recipe:
     """Whether the noise is the gradient of a noise energy (eq. 18-22), as Hamiltonian Monte Carlo needs it."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     """The process."""
+    ghosts: GhostConfig | None = None
+    """Ghost atoms; none by default."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The loop."""
 
@@ -83,19 +114,59 @@ class Recipe:
 def score_config(recipe: Recipe, structures: Structures) -> ScoreConfig:
     """The model that fits a recipe and its data: elements found, properties scaled.
 
-    Errors: `ValueError` for a property the data lacks or that does not vary.
+    Errors: `ValueError` for a property that the data lacks or that does not vary, for ghosts of too low a density.
     """
     scales = {}
     for name in recipe.properties:
         if name not in structures.properties:
             known = ", ".join(sorted(structures.properties)) or "none"
             raise ValueError(f"property {name!r} is not in the data, which has: {known}")
-        values = structures.properties[name].double()
-        values = values[~values.isnan()]
-        scales[name] = PropertyScale(float(values.mean()), float(values.std()))
+        others = [other for other in recipe.properties if other != name]
+        scales[name] = property_scale(structures.properties, name, others)
     species = [int(z) for z in structures.species.unique()]
-    vocabulary = Vocabulary(tuple(z for z in species if z > 0), ghosts=0 in species)
-    return ScoreConfig(vocabulary, scales, recipe.egnn, energy=recipe.energy)
+    density = None if recipe.ghosts is None else recipe.ghosts.density
+    if density is not None:
+        numbers = structures.n_atoms / structures.volume
+        if not bool((filled_size(structures.cell, structures.n_atoms, density) > structures.n_atoms).any()):
+            span = f"{float(numbers.min()):.4f} to {float(numbers.max()):.4f}"
+            raise ValueError(f"`ghosts.density` {density} adds no ghosts: the data have {span} atoms/Å³")
+    vocabulary = Vocabulary(tuple(z for z in species if z > 0), ghosts=density is not None or 0 in species)
+    return ScoreConfig(vocabulary, scales, recipe.egnn, energy=recipe.energy, ghost_density=density)
+
+
+def property_scale(
+    properties: Mapping[str, Float[Tensor, "systems *shape"]], name: str, others: Sequence[str] = ()
+) -> PropertyScale:
+    """What a model keeps of a property of its training set; unknown values are left out.
+
+    Errors: `ValueError` for a property that is never known or does not vary.
+
+    >>> property_scale({"x": torch.tensor([1.0, 2.0, 3.0])}, "x").mean
+    2.0
+    """
+    values = properties[name].double()
+    flat = values.reshape(len(values), -1)
+    known = ~flat.isnan().any(1)
+    if int(known.sum()) < 2:
+        raise ValueError(f"property {name!r} is known of less than two structures")
+    mean, std = float(flat[known].mean()), float(flat[known].std())
+    if values.ndim > 1:
+        return PropertyScale(mean, std, size=flat.shape[1])
+    quantiles = torch.quantile(values[known].cpu(), torch.linspace(0.0, 1.0, N_QUANTILES, dtype=torch.float64))
+    return PropertyScale(mean, std, None, tuple(quantiles.tolist()), _correlations(properties, name, others))
+
+
+def _correlations(properties: Mapping[str, Tensor], name: str, others: Sequence[str]) -> dict[str, float]:
+    """Pearson's coefficients with the other numbers, of structures of which both are known."""
+    found = {}
+    for other in others:
+        if properties.get(other, properties[name][:, None]).ndim > 1:
+            continue
+        pair = torch.stack([properties[name].double(), properties[other].double()])
+        pair = pair[:, ~pair.isnan().any(0)]
+        if pair.shape[1] > 2 and bool((pair.std(1) > 0).all()):
+            found[other] = float(torch.corrcoef(pair)[0, 1])
+    return found
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -119,6 +119,12 @@ def _moved(values: Tensor, device: torch.device | str | None, dtype: torch.dtype
     return values.to(device=device, dtype=dtype if values.is_floating_point() else None)
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on another device, without waiting for a GPU to finish its work."""
+    waits = device.type == "cuda" and values.device.type == "cpu"
+    return values.pin_memory().to(device, non_blocking=True) if waits else values.to(device)
+
+
 def concatenate(batches: Sequence[Structures]) -> Structures:
     """One batch of all systems; properties that some batches lack are NaN there.
 

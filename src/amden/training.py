@@ -15,23 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from amden import __version__
 from amden.checkpoint import Header, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from amden.config import to_dict, to_yaml
-from amden.dataset import Batches, Split
-from amden.diffusion.corruption import encode, gaussian_noise
+from amden.dataset import Split
+from amden.diffusion.corruption import gaussian_noise
 from amden.diffusion.denoiser import Sample
 from amden.diffusion.loss import Losses, sample_times, score_matching
 from amden.elements import GHOST, MASSES
+from amden.feed import Feed, Shapes
 from amden.metrics import MetricsLog, Tally
 from amden.model import Model, denoiser_of, save_model
-from amden.neighbors import expected_capacity, neighbor_plan
+from amden.neighbors import NeighborPlan
 from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
-from amden.structure import Structures
+from amden.structure import Structures, concatenate
 
 CONFIG, MODEL, STATE, METRICS = "config.yaml", "model.safetensors", "state.safetensors", "metrics.csv"
 """Files of a run folder."""
@@ -123,21 +125,42 @@ class Run:
         self._network, self._optimizer = fabric.setup(self._bare.network, adam)
         self._denoiser = self._bare.with_network(self._network)
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
-        self._data, self._validation = split.training.to(fabric.device), split.validation.to(fabric.device)
-        self._capacity = self._fixed_capacity() if compiled else None
+        self._data = split.training
+        size = min(self._share(self.config.batch_size), len(split.training))
+        limits: dict[str, Any] = {
+            "max_atoms": self.config.max_atoms and self._share(self.config.max_atoms),
+            "ghost_density": self._bare.config.ghost_density,
+        }
+        sets = [part for part in (split.training, split.validation) if len(part)]
+        shapes = Shapes.of(concatenate(sets), cutoff=recipe.egnn.cutoff, batch_size=size, **limits)
+        self._room = shapes.room if compiled else None
+        self._feed, *held = (
+            Feed(
+                part,
+                self._bare.config.vocabulary,
+                device=fabric.device,
+                batch_size=min(size, len(part)),
+                seed=self.config.seed,
+                properties=recipe.properties,
+                shapes=shapes if compiled else None,
+                **limits,
+            )
+            for part in sets
+        )
+        self._validation = held[0] if held else None
         self.step = 0
         self.broken = False
 
     def loop(self, log: MetricsLog, progress: Callable[[Progress], None], deadline: float | None) -> None:
         """Go on to the last step or until `deadline` (of the monotonic clock); leave a checkpoint in any case."""
-        batches = Batches(self._data, self._per_device(), seed=self.config.seed)
         world = self.fabric.world_size
         tally, started = Tally(self.fabric.device), time.monotonic()
         try:
-            for batch in batches.starting_at(self.step * world + self.fabric.global_rank, stride=world):
+            first = self.step * world + self.fabric.global_rank
+            for chosen in self._feed.batches.chosen_at(first, stride=world):
                 if self.step >= self.config.steps or (deadline is not None and time.monotonic() > deadline):
                     break
-                tally.add(*self._advance(batch))
+                tally.add(*self._advance(chosen))
                 if self._due(self.config.log_every):
                     rate = tally.systems * world / (time.monotonic() - started)
                     row: dict[str, float | int] = {"step": self.step, "samples_per_second": rate}
@@ -165,18 +188,20 @@ class Run:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _per_device(self) -> int:
-        return min(-(-self.config.batch_size // self.fabric.world_size), len(self._data))
+    def _share(self, total: int) -> int:
+        """The part of a device in what a step takes, rounded up."""
+        return -(-total // self.fabric.world_size)
 
-    def _advance(self, batch: Structures) -> tuple[Losses, Tensor]:
+    def _advance(self, chosen: Int[Tensor, " batch"]) -> tuple[Losses, Tensor]:
         """One optimiser step: losses and times of its systems, left on the device."""
         config = self.config
         generator = torch.Generator(self.fabric.device)
         generator.manual_seed(int(spawn_seeds(config.seed, 1, first=self.step * 1024 + self.fabric.global_rank)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.step, config)
-        sample = self._hidden(encode(batch, self._bare.config.vocabulary), generator)
-        losses, t = self._losses(sample, generator, exponent=config.time_exponent)
+        sample, plan = self._feed.sample(chosen, generator)
+        sample = self._hidden(sample, generator)
+        losses, t = self._losses(sample, plan, generator, exponent=config.time_exponent)
         self._optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses.total(config.weights).mean())
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -188,16 +213,14 @@ class Run:
         torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         return losses, t
 
-    def _losses(self, sample: Sample, generator: torch.Generator, exponent: float = 0.0) -> tuple[Losses, Tensor]:
+    def _losses(
+        self, sample: Sample, plan: NeighborPlan | None, generator: torch.Generator, exponent: float = 0.0
+    ) -> tuple[Losses, Tensor]:
         t = sample_times(
             len(sample), self.recipe.diffusion, generator, stratified=self.config.stratified, exponent=exponent
         )
         noise = gaussian_noise(sample, generator)
-        plan = None
-        if self._capacity is not None:
-            cutoff = self.recipe.egnn.cutoff
-            plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=cutoff, capacity=self._capacity)
-        denoiser = partial(self._denoiser, plan=plan)
+        denoiser = partial(self._denoiser, plan=plan, room=self._room)
         return score_matching(denoiser, sample, t=t, noise=noise, diffusion=self.recipe.diffusion), t
 
     def _hidden(self, sample: Sample, generator: torch.Generator) -> Sample:
@@ -206,24 +229,18 @@ class Run:
         for name in self.recipe.properties:
             values = sample.conditions[name]
             drop = torch.rand(len(values), generator=generator, device=values.device) < self.config.missing
-            hidden[name] = torch.where(drop, torch.nan, values)
+            hidden[name] = torch.where(drop.reshape(-1, *(1,) * (values.ndim - 1)), torch.nan, values)
         return replace(sample, conditions=hidden)
-
-    def _fixed_capacity(self) -> int:
-        """Neighbours a row for compiled training: at 3.5 deviations about one row in 5,000 loses its farthest, whose
-        weight all but vanishes at the cutoff anyway."""
-        return expected_capacity(self._data.cell, self._data.n_atoms, cutoff=self.recipe.egnn.cutoff, deviations=3.5)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss of the averaged weights on the structures set aside at uniform times, with the same noise every time."""
         tally = Tally(self.fabric.device)
         generator = torch.Generator(self.fabric.device).manual_seed(self.config.seed)
-        size = min(self._per_device(), max(len(self._validation), 1))
-        with self._averaged():
-            for start in range(0, len(self._validation) - size + 1, size):
-                batch = self._validation.select(list(range(start, start + size)))
-                tally.add(*self._losses(encode(batch, self._bare.config.vocabulary), generator))
+        if self._validation is not None:
+            with self._averaged():
+                for sample, plan in self._validation.in_order(generator):
+                    tally.add(*self._losses(sample, plan, generator))
         return tally.row("validation")
 
     @contextmanager
@@ -290,7 +307,9 @@ class Run:
         """
         state = load_checkpoint(self.folder / STATE, kind="state")
         kept, asked = dict(state.header.config), to_dict(self.recipe)
-        different = [k for k in ("egnn", "energy", "diffusion", "properties") if kept.get(k, asked[k]) != asked[k]]
+        different = [
+            k for k in ("egnn", "energy", "diffusion", "properties", "ghosts") if kept.get(k, asked[k]) != asked[k]
+        ]
         if different:
             raise ValueError(f"{self.folder}: the run was made with another `{different[0]}`, it cannot be resumed")
         names = list(self._average)

@@ -129,25 +129,39 @@ def prior(
     return replace(uniform, elements=scale * gaussian_noise(uniform, streams, draw=PRIOR_DRAW + 1).elements)
 
 
+def filled_size(
+    cell: Float[Tensor, "systems 3 3"],
+    n_atoms: Int[Tensor, " systems"],
+    density: float | Float[Tensor, " systems"],
+) -> Int[Tensor, " systems"]:
+    """Atoms of each system when ghosts fill it up to a number density in atoms/Å³ (section II.A).
+
+        n_target = floor(density · V),  n_ghost = max(0, n_target - n_actual)
+
+    A product that falls short of a whole number by rounding alone (1e-6 of it) counts as that number.
+
+    >>> filled_size(5.0 * torch.eye(3).expand(2, 3, 3), torch.tensor([1, 4]), 0.024).tolist()
+    [3, 4]
+    """
+    target = torch.as_tensor(density, dtype=torch.float64, device=n_atoms.device)
+    if not bool((target > 0).all()):
+        raise ValueError(f"`density` must be positive, got {density}")
+    n_target = torch.floor(target * lattice.volume(cell.double()).abs() * (1 + 1e-6))
+    return torch.maximum(n_atoms, n_target.to(n_atoms.dtype))
+
+
 def add_ghosts(
     structures: Structures, density: float | Float[Tensor, " systems"], streams: Streams, *, draw: int = GHOST_DRAW
 ) -> Structures:
     """Each structure filled up with ghosts to a number density in atoms/Å³, real atoms first (section II.A).
 
-        n_target = floor(density · V),  n_ghost = max(0, n_target - n_actual)
-
-    Ghosts are uniform in the cell. Of `streams` only the seeds are used. A product that falls short of a whole number
-    by rounding alone (1e-6 of it) counts as that number.
+    Ghosts are uniform in the cell. Of `streams` only the seeds are used; see `filled_size` for their number.
 
     >>> one = Structures(torch.zeros(1, 3), torch.tensor([14]), 5.0 * torch.eye(3)[None], torch.tensor([1]))
     >>> add_ghosts(one, 0.024, Streams.of(torch.tensor([7]), one.n_atoms)).species.tolist()
     [14, 0, 0]
     """
-    target = torch.as_tensor(density, dtype=torch.float64, device=structures.device)
-    if not bool((target > 0).all()):
-        raise ValueError(f"`density` must be positive, got {density}")
-    n_target = torch.floor(target * lattice.volume(structures.cell.double()).abs() * (1 + 1e-6))
-    n_total = torch.maximum(structures.n_atoms, n_target.to(structures.n_atoms.dtype))
+    n_total = filled_size(structures.cell, structures.n_atoms, density)
     filled = Streams.of(streams.seeds, n_total)
     system, kept = filled.system, filled.index < structures.n_atoms[filled.system]
     s = filled.uniform((3,), draw=draw).to(structures.positions)

@@ -5,7 +5,7 @@ every step and the steps themselves need no synchronisation.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from amden import cell as lattice
 from amden.segment import first_atom, system_index
+from amden.structure import sent
 
 MAX_IMAGES = 1_000_000
 """More images of one cell than this inside the cutoff are taken for a mistake in the cell."""
@@ -63,6 +64,11 @@ class NeighborPlan:
         """False where the padding is."""
         return torch.arange(self.largest, device=self.n_atoms.device) < self.n_atoms[:, None]
 
+    def to(self, device: torch.device) -> "NeighborPlan":
+        """The plan on another device; a GPU is not waited for, so a plan is best made on the host and sent."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: sent(v, device) for k, v in values.items() if isinstance(v, Tensor)})
+
 
 def neighbor_plan(
     cell: Float[Tensor, "systems 3 3"],
@@ -71,8 +77,12 @@ def neighbor_plan(
     cutoff: float,
     capacity: int | None = None,
     multiple: int = 8,
+    dense: bool | None = None,
 ) -> NeighborPlan:
     """Plan of a search in these cells; `capacity` fixes the row length of a matrix.
+
+    `dense` chooses between all pairs and bins, None by their cost; only all pairs with a fixed capacity never wait for
+    a GPU.
 
     Errors: `ValueError` for a cutoff that is not positive, a cell without volume, or one so thin that more than a
     million of its images lie inside the cutoff.
@@ -94,6 +104,7 @@ def neighbor_plan(
     largest = int(sizes.max()) if len(sizes) else 0
     n_images = int(torch.prod(2 * images + 1))
     looked_at = sizes * torch.prod(2 * reach + 1, 1) * (1 + sizes / torch.prod(bins, 1))
+    cheap = 0 < len(sizes) * largest**2 * n_images <= DENSE_ADVANTAGE * float(looked_at.sum())
     precise = cell.double()
     return NeighborPlan(
         cutoff=cutoff,
@@ -110,7 +121,7 @@ def neighbor_plan(
         images=torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in images.tolist())).to(cell.device),
         bins=bins.to(cell.device),
         reach=reach.to(cell),
-        dense=0 < len(sizes) * largest**2 * n_images <= DENSE_ADVANTAGE * float(looked_at.sum()),
+        dense=cheap if dense is None else dense,
     )
 
 

@@ -1,7 +1,7 @@
 """Initial node features: time, elements and target properties with their learned null (eq. 13, 14)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PropertyScale:
-    """What scales a property for the network: its mean and standard deviation in the training set, in its own unit."""
+    """What is known of a property from the training set: what scales it for the network, and how it is spread."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     mean: float
+    """In its own unit, as all of this."""
     std: float
+    size: int | None = None
+    """Components of a vector, such as a spectrum, which share mean and standard deviation; None for a number."""
+    quantiles: tuple[float, ...] = ()
+    """Evenly spaced quantiles of the training set, from the least value to the largest; none for a vector."""
+    correlation: Mapping[str, float] = field(default_factory=dict)
+    """With the other properties of the model."""
 
     def __post_init__(self) -> None:
         if not self.std > 0:
@@ -32,15 +39,16 @@ class PropertyEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(scale.mean))
         self.register_buffer("std", torch.tensor(scale.std))
-        self.linear = nn.Linear(1, width)
+        self.linear = nn.Linear(scale.size or 1, width)
         self.norm = nn.LayerNorm(width)
         self.null = nn.Parameter(torch.randn(width))
 
-    def forward(self, values: Float[Tensor, " systems"]) -> Float[Tensor, "systems width"]:
-        """Embedding of each system's target."""
-        missing = torch.isnan(values)
+    def forward(self, values: Float[Tensor, "systems *shape"]) -> Float[Tensor, "systems width"]:
+        """Embedding of each system's target; a vector with an unknown component counts as unknown."""
+        values = values.reshape(len(values), -1)
+        missing = torch.isnan(values).any(1, keepdim=True)
         scaled = torch.where(missing, 0.0, (values - self.mean) / self.std)
-        return torch.where(missing[:, None], self.null, self.norm(self.linear(scaled[:, None])))
+        return torch.where(missing, self.null, self.norm(self.linear(scaled)))
 
 
 class NodeFeatures(nn.Module):
@@ -51,17 +59,21 @@ class NodeFeatures(nn.Module):
         self.properties = nn.ModuleDict(
             {name: PropertyEmbedding(scale, width=property_width) for name, scale in scales.items()}
         )
+        self._sizes = {name: scale.size or 1 for name, scale in scales.items()}
         self.width = 1 + element_width + property_width * len(scales)
 
     def forward(
         self,
         t: Float[Tensor, " systems"],
         elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, " systems"]],
+        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
         system: Tensor,
     ) -> Float[Tensor, "atoms features"]:
         """Features of each atom; a property without a target counts as missing."""
-        missing = torch.full_like(t, torch.nan)
-        embedded = [embed(conditions.get(name, missing)) for name, embed in self.properties.items()]
+        missing = torch.full_like(t, torch.nan)[:, None]
+        embedded = [
+            embed(conditions.get(name, missing.expand(-1, self._sizes[name])))
+            for name, embed in self.properties.items()
+        ]
         per_system = torch.cat([t[:, None], *(e.to(t.dtype) for e in embedded)], 1)
         return torch.cat([per_system[system], elements], 1)

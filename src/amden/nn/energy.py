@@ -22,7 +22,7 @@ from amden.diffusion.schedule import Diffusion
 from amden.neighbors import NeighborPlan
 from amden.nn.egnn import EGNN
 from amden.nn.embedding import NodeFeatures
-from amden.nn.score import ScoreConfig, ScoreModel
+from amden.nn.score import Room, ScoreConfig, ScoreModel
 from amden.segment import centred, segment_sum
 
 
@@ -42,7 +42,7 @@ class AtomicEnergies(nn.Module):
         t: Float[Tensor, " systems"],
         positions: Float[Tensor, "atoms 3"],
         elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, " systems"]],
+        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
         system: Int[Tensor, " atoms"],
         target: Int[Tensor, "atoms neighbors"],
         offset: Float[Tensor, "atoms neighbors 3"],
@@ -77,7 +77,7 @@ class EnergyNetwork(nn.Module):
         t: Float[Tensor, " systems"],
         positions: Float[Tensor, "atoms 3"],
         elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, " systems"]],
+        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
         system: Int[Tensor, " atoms"],
         target: Int[Tensor, "atoms neighbors"],
         offset: Float[Tensor, "atoms neighbors 3"],
@@ -135,9 +135,10 @@ class EnergyModel(ScoreModel):
         *,
         plan: NeighborPlan | None = None,
         chunk: int | None = None,
+        room: Room | None = None,
     ) -> Noise:
         """The noise alone; see `energy_and_noise`."""
-        return self.energy_and_noise(sample, t, plan=plan, chunk=chunk)[1]
+        return self.energy_and_noise(sample, t, plan=plan, chunk=chunk, room=room)[1]
 
     def energy_and_noise(
         self,
@@ -146,9 +147,10 @@ class EnergyModel(ScoreModel):
         *,
         plan: NeighborPlan | None = None,
         chunk: int | None = None,
+        room: Room | None = None,
     ) -> tuple[Float[Tensor, " systems"], Noise]:
         """E of each system in float64 and ε = σ ∇E; arguments as for `ScoreModel`."""
-        each, positions, elements = self._seen(sample, t, plan, chunk)
+        each, positions, elements = self._seen(sample, t, plan, chunk, room)
         sigma = self.diffusion.positions.sigma(t)
         ratio = (self.diffusion.elements.sigma(t) / sigma)[sample.system, None]
         energy = segment_sum(each.double(), sample.system, n_systems=len(sample)) / sigma

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.vocabulary import Vocabulary
 from amden.neighbors import NeighborPlan, neighbor_matrix, neighbor_plan
+from amden.neighbors.edges import padding_offset
 from amden.nn.egnn import EGNN, EGNNConfig
 from amden.nn.embedding import NodeFeatures, PropertyScale
 from amden.segment import centred
@@ -31,6 +34,15 @@ class ScoreConfig:
     """Width of a property embedding d_emb."""
     energy: bool = False
     """Whether the noise is the gradient of a noise energy (`amden.nn.energy`) or predicted as it is."""
+    ghost_density: float | None = None
+    """Number density in atoms/Å³ up to which ghosts fill a system; None without ghosts."""
+
+
+class Room(NamedTuple):
+    """Shapes that the network's inputs are padded to, so that one compiled network serves batches of any sizes."""
+
+    systems: int
+    atoms: int
 
 
 class ScoreNetwork(nn.Module):
@@ -48,7 +60,7 @@ class ScoreNetwork(nn.Module):
         t: Float[Tensor, " systems"],
         positions: Float[Tensor, "atoms 3"],
         elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, " systems"]],
+        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
         system: Int[Tensor, " atoms"],
         target: Int[Tensor, "atoms neighbors"],
         offset: Float[Tensor, "atoms neighbors 3"],
@@ -87,13 +99,15 @@ class ScoreModel(nn.Module):
         *,
         plan: NeighborPlan | None = None,
         chunk: int | None = None,
+        room: Room | None = None,
     ) -> Noise:
         """Predicted noise, without drift of the mean position of a system.
 
         `plan` is what is known of the cells and sizes beforehand; without one it is made, and kept while the sample's
-        cell stays the same tensor. `chunk` bounds memory: that many atoms at a time.
+        cell stays the same tensor. `chunk` bounds memory: that many atoms at a time. With a `room` the network sees
+        shapes of that size, whatever the sample's.
         """
-        positions, elements = self._seen(sample, t, plan, chunk)
+        positions, elements = self._seen(sample, t, plan, chunk, room)
         return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
 
     def with_network(self, network: nn.Module) -> "ScoreModel":
@@ -102,8 +116,10 @@ class ScoreModel(nn.Module):
         other._modules = {"network": network}
         return other
 
-    def _seen(self, sample: Sample, t: Tensor, plan: NeighborPlan | None, chunk: int | None) -> tuple[Tensor, ...]:
-        """What the network says of the sample and its neighbours."""
+    def _seen(
+        self, sample: Sample, t: Tensor, plan: NeighborPlan | None, chunk: int | None, room: Room | None
+    ) -> tuple[Tensor, ...]:
+        """What the network says of the sample and its neighbours, for each atom."""
         with torch.no_grad():
             neighbors = neighbor_matrix(
                 sample.positions.detach(),
@@ -112,16 +128,12 @@ class ScoreModel(nn.Module):
                 cutoff=self.config.egnn.cutoff,
                 plan=plan or self._planned(sample),
             )
-        return self.network(
-            t,
-            sample.positions,
-            sample.elements,
-            {name: sample.conditions[name] for name in self.config.properties if name in sample.conditions},
-            sample.system,
-            neighbors.target,
-            neighbors.offset,
-            chunk,
-        )
+        conditions = {name: sample.conditions[name] for name in self.config.properties if name in sample.conditions}
+        seen = (t, sample.positions, sample.elements, conditions, sample.system, neighbors.target, neighbors.offset)
+        if room is None:
+            return self.network(*seen, chunk)
+        found = self.network(*_padded(*seen, room=room, cutoff=self.config.egnn.cutoff), chunk)
+        return tuple(values[: len(sample.positions)] for values in found)
 
     def _planned(self, sample: Sample) -> NeighborPlan:
         known = self._plan
@@ -129,3 +141,32 @@ class ScoreModel(nn.Module):
             plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=self.config.egnn.cutoff)
             known = self._plan = (sample.cell, sample.n_atoms, plan)
         return known[2]
+
+
+def _padded(
+    t: Tensor,
+    positions: Tensor,
+    elements: Tensor,
+    conditions: Mapping[str, Tensor],
+    system: Tensor,
+    target: Tensor,
+    offset: Tensor,
+    *,
+    room: Room,
+    cutoff: float,
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """The network's inputs with systems of no atoms, and atoms of the first system that have no neighbours."""
+    systems, atoms = room.systems - len(t), room.atoms - len(positions)
+    if systems < 0 or atoms < 0:
+        raise ValueError(f"{len(t)} systems of {len(positions)} atoms do not fit into {room}")
+    own = torch.arange(len(positions), room.atoms, device=target.device)[:, None].expand(-1, target.shape[1])
+    far = padding_offset(cutoff, offset).expand(atoms, target.shape[1], 3)
+    return (
+        pad(t, (0, systems), value=0.5),
+        pad(positions, (0, 0, 0, atoms)),
+        pad(elements, (0, 0, 0, atoms)),
+        {k: pad(v, (0, 0) * (v.ndim - 1) + (0, systems), value=torch.nan) for k, v in conditions.items()},
+        pad(system, (0, atoms)),
+        torch.cat([target, own]),
+        torch.cat([offset, far]),
+    )
