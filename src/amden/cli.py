@@ -63,7 +63,9 @@ def generate(
     cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU]", min=1)
+    ] = None,
     hmc: Annotated[
         bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
     ] = False,

@@ -24,7 +24,7 @@ from amden.analysis.compare import analyze
 from amden.analysis.relaxation import potential_energies
 from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
-from amden.diffusion.hmc import HMCConfig
+from amden.diffusion.hmc import HMCConfig, Steering
 from amden.generation import Blank, cell_blank, cubic_blank, evaluations, generate, like_blank
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
@@ -51,8 +51,8 @@ err = Console(stderr=True)
 HMC_STEPS = 2000
 """Denoising steps with Hamiltonian Monte Carlo, as in the paper."""
 
-COMPILE_FROM = 64
-"""Structures from which on compiling the network for a GPU pays."""
+HMC_STEPS_CPU = 200
+"""The same on a CPU, where the paper's number takes hours a structure."""
 
 
 @contextmanager
@@ -99,10 +99,13 @@ def run_generate(
     where, path = pick_device(device), model_path(model)
     loaded = load_model(path, device=where)
     blank, refine = _blank(loaded, **sizes), HMCConfig() if hmc else None
-    steps = steps or (HMC_STEPS if hmc else 200)
-    request = {"model": _digest(path.read_bytes()), "seed": seed, "steps": steps, "device": where.type}
+    default = (HMC_STEPS if where.type == "cuda" else HMC_STEPS_CPU) if hmc else 200
+    request = {"model": _digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
     request |= {"hmc": refine and to_dict(refine), "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy())}
     parts = None if trajectory else Parts(out, request)
+    if hmc and steps is None and default < HMC_STEPS:
+        err.print(f"  [yellow]note:[/] {default} steps on a CPU; the paper's {HMC_STEPS} (`--steps`) relax further")
+    steps = steps or default
     err.print(f"{model} on {where}: {len(blank)} structures, {_atoms(blank)} atoms each, {steps} steps, seed {seed}")
     work = sum(evaluations(loaded, n_steps=steps, hmc=refine))
     if refine is not None:
@@ -112,10 +115,10 @@ def run_generate(
         bar = stack.enter_context(progress_bar("{task.fields[note]}"))
         task = bar.add_task("generating", total=len(blank) * work, note="evaluations")
 
-        def show(done: int, acceptance: float | None) -> None:
+        def show(done: int, now: Steering | None) -> None:
             bar.advance(task, done)
-            if acceptance is not None:
-                bar.update(task, note=f"evaluations, acceptance {acceptance:.2f}")
+            if now is not None:
+                bar.update(task, note=f"evaluations, acceptance {now.acceptance:.2f}, dt₀ {now.step:.2f}")
 
         film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
         result = generate(
@@ -127,14 +130,20 @@ def run_generate(
             device=where,
             batch_size=batch_size,
             parts=parts,
-            compiled=where.type == "cuda" and len(blank) >= COMPILE_FROM,
+            compiled=where.type == "cuda",
             on_step=show,
             on_frame=film.write if film else None,
+            on_estimate=_print_estimate if hmc else None,
         )
     write_structures(out, result, overwrite=overwrite)
     if parts is not None:
         parts.remove()
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
+
+
+def _print_estimate(seconds: float) -> None:
+    amount = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    err.print(f"  about {amount if seconds < 7200 else f'{seconds / 3600:.1f} h'} to go")
 
 
 def run_energies(

@@ -4,9 +4,11 @@ Each structure comes from its own stream of random numbers, so what structure nu
 how many are made, nor on the batch size (within the rounding of the network's sums).
 """
 
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -14,14 +16,14 @@ from torch import Tensor
 
 from amden.diffusion.corruption import decode, prior
 from amden.diffusion.denoiser import Noise, Sample
-from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement
-from amden.diffusion.sampler import euler_maruyama, time_grid
+from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, Steering
+from amden.diffusion.sampler import STEP_DRAW, euler_maruyama, time_grid
 from amden.elements import MASSES
 from amden.model import Model
-from amden.neighbors import NeighborPlan, expected_capacity, neighbor_plan
+from amden.neighbors import expected_capacity, neighbor_plan
 from amden.nn.energy import EnergyModel
 from amden.nn.score import ScoreModel
-from amden.parts import Parts
+from amden.parts import BatchState, Parts, StateKeeper
 from amden.random import Streams, spawn_seeds
 from amden.structure import Structures, concatenate
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
@@ -35,18 +37,28 @@ GRADIENT_MEMORY = 12
 CPU_CHUNK = 32
 """Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
 
-OnStep = Callable[[int, float | None], None]
+OnStep = Callable[[int, Steering | None], None]
 """Called after each denoising step with the evaluations of the network it took, counted for each system of the batch,
-and the mean acceptance of the last iterations of Hamiltonian Monte Carlo, if any."""
+and how the last iterations of Hamiltonian Monte Carlo went, if any."""
 
 OnFrame = Callable[[Structures], None]
 """Called after each step with the present state of the very first system; its property `t` is the time reached."""
 
-ACCEPTANCE_EVERY = 20
+STEERING_EVERY = 20
 """Steps between two looks at the acceptance, each of which waits for a GPU."""
+
+SAVE_SECONDS = 60.0
+"""Time after which the state of the unfinished batch is kept again."""
+
+COMPILE_FROM = 20_000
+"""Evaluations of the network on one structure, in batches of one shape, from which on compiling for a GPU pays: on an
+H200 it takes 25 to 50 s and saves an energy model of six layers about 2 ms each."""
 
 OnRecord = Callable[[HMCRecord], None]
 """Called after each batch with what Hamiltonian Monte Carlo went through."""
+
+OnEstimate = Callable[[float], None]
+"""Called before the first step with the seconds that generation will take, from a few evaluations of the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +126,14 @@ def generate(
     on_step: OnStep = lambda *_: None,
     on_frame: OnFrame | None = None,
     on_record: OnRecord = lambda _: None,
+    on_estimate: OnEstimate | None = None,
 ) -> Structures:
     """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
     With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then);
     `on_record` is told what happened, with `energies` also in standard denoising. The batch is halved whenever memory
-    runs out. `compiled` is worth it on a GPU for more than a few batches. `parts` keeps each finished batch, and brings
-    those of an interrupted call.
+    runs out. `compiled` asks for a network compiled for a GPU where that pays (`COMPILE_FROM`). `parts` keeps each
+    finished batch and now and then the state of the unfinished one, and brings back those of an interrupted call.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
     that has no energy.
@@ -133,27 +146,34 @@ def generate(
     size = batch_size or automatic_batch_size(blank, device, share=_memory_share(model))
     denoiser = model.denoiser.to(device)
     denoiser.egnn.fuse(device)
-    if compiled:
-        denoiser.network.compile(dynamic=False)
     done = parts.load() if parts is not None else {}
     work = evaluations(model, n_steps=n_steps, hmc=hmc)
+    if compiled and _one_shape(blank, size) * sum(work) >= COMPILE_FROM:
+        denoiser.network.compile(dynamic=False)
     for held in done.values():
         on_step(len(held) * sum(work), None)
-    first = 0
+    first, capacity = 0, _capacity(blank, denoiser, device)
     while first < len(blank):
         if first in done:
             first += len(done[first])
             continue
-        ends = (first + size, len(blank), *(held for held in done if held > first))
+        kept = StateKeeper(parts, first, every=SAVE_SECONDS)
+        ends = (first + (kept.n_systems or size), len(blank), *(held for held in done if held > first))
         chosen = torch.arange(first, min(ends))
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
         frame = on_frame if first == 0 else None
         try:
-            result, record = _denoised(model, part, seeds[chosen], work, hmc, energies, on_step, frame)
+            run = _Run(model, part, Streams.of(seeds[chosen], part.n_atoms), capacity)
+            if on_estimate is not None:
+                left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
+                on_estimate(run.seconds() * (left - sum(work[: kept.steps_done])))
+                on_estimate = None
+            result, record = _denoised(run, work, hmc, energies, kept, on_step, frame)
         except torch.OutOfMemoryError:
-            if size == 1:
+            if len(part) == 1:
                 raise
-            size = max(size // 2, 1)
+            kept.forget()
+            size = max(len(part) // 2, 1)
             continue
         done[first] = result.to("cpu")
         if parts is not None:
@@ -177,7 +197,8 @@ def _memory_share(model: Model) -> int:
 
 
 def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) -> int:
-    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms).
+    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms), less where
+    batches are of one size then, as the network is compiled for each size.
 
     `share` is the memory that the model needs beside that of a score model.
     """
@@ -186,67 +207,115 @@ def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) 
     free, _ = torch.cuda.mem_get_info(device)
     atoms = min(free // 2 // (share * BYTES_PER_ATOM), 65_536)
     batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
-    return max(-(-len(blank) // batches), 1)
+    size = max(-(-len(blank) // batches), 1)
+    return next((even for even in range(size, size // 2, -1) if len(blank) % even == 0), size)
 
 
 @torch.no_grad()
 def _denoised(
-    model: Model,
-    blank: Blank,
-    seeds: Int[Tensor, " systems"],
+    run: "_Run",
     work: list[int],
     hmc: HMCConfig | None,
     energies: bool,
+    kept: StateKeeper,
     on_step: OnStep,
     on_frame: OnFrame | None,
 ) -> tuple[Structures, HMCRecord | None]:
-    device, cutoff = blank.cell.device, model.denoiser.config.egnn.cutoff
-    vocabulary = model.denoiser.config.vocabulary
-    streams = Streams.of(seeds, blank.n_atoms)
-    start = prior(blank.cell, blank.n_atoms, width=vocabulary.width, diffusion=model.diffusion, streams=streams)
-    cuda = device.type == "cuda"
-    capacity = expected_capacity(blank.cell, blank.n_atoms, cutoff=cutoff) if cuda else None
-    plan = neighbor_plan(blank.cell, blank.n_atoms, cutoff=cutoff, capacity=capacity)
-    denoiser = _Planned(model.denoiser, plan, None if cuda else CPU_CHUNK)
-    refine = None
+    model, streams, start, begun = run.model, run.streams, run.start, kept.state
+    vocabulary, done, refine = model.denoiser.config.vocabulary, kept.steps_done, None
+    if begun is not None:
+        start = replace(
+            start, positions=begun.positions.to(start.positions), elements=begun.elements.to(start.elements)
+        )
+        on_step(len(start) * sum(work[:done]), None)
     if hmc is not None or energies:
-        refine = HMCRefinement(denoiser, hmc, diffusion=model.diffusion, streams=streams)
+        state = None if begun is None else begun.hmc
+        refine = HMCRefinement(run, hmc, diffusion=model.diffusion, streams=streams, state=state)
 
     def callback(step: int, t: float, sample: Sample) -> None:
-        moved = refine is not None and work[step - 1] > 1 and step % ACCEPTANCE_EVERY == 0
-        on_step(len(blank) * work[step - 1], refine.acceptance() if refine is not None and moved else None)
+        step += done
+        looked = refine is not None and work[step - 1] > 1 and step % STEERING_EVERY == 0
+        on_step(len(sample) * work[step - 1], refine.steering() if refine is not None and looked else None)
+        if t > 0:
+            kept.now(lambda: BatchState.at(step, sample, None if refine is None else refine.state()))
         if on_frame is not None:
             state = decode(sample, vocabulary).select([0]).to("cpu", dtype=torch.float64)
             on_frame(replace(state, properties={"t": torch.tensor([t])}))
 
-    with torch.autocast("cuda", dtype=torch.bfloat16) if cuda else nullcontext():
+    with run.precision():
         end = euler_maruyama(
-            denoiser,
+            run,
             start,
             diffusion=model.diffusion,
-            times=time_grid(model.diffusion, n_steps=len(work) - 1),
+            times=time_grid(model.diffusion, n_steps=len(work) - 1)[done:],
             streams=streams,
             refine=refine,
             callback=callback,
+            first_draw=STEP_DRAW + done,
         )
     finished = decode(end, vocabulary).without_ghosts()
     return finished.to(dtype=torch.float64).wrapped(), None if refine is None else refine.record()
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A model that knows the cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
+class _Run:
+    """A batch with a model that knows its cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
 
-    model: ScoreModel
-    plan: NeighborPlan
-    chunk: int | None
+    def __init__(self, model: Model, blank: Blank, streams: Streams, capacity: int | None) -> None:
+        self.model, self.streams = model, streams
+        self._plan = neighbor_plan(
+            blank.cell, blank.n_atoms, cutoff=model.denoiser.config.egnn.cutoff, capacity=capacity
+        )
+        self._chunk = None if self._cuda else CPU_CHUNK
+
+    @property
+    def _cuda(self) -> bool:
+        return self.streams.seeds.device.type == "cuda"
+
+    @cached_property
+    def start(self) -> Sample:
+        """Where sampling starts."""
+        width, plan = self.model.denoiser.config.vocabulary.width, self._plan
+        return prior(plan.cell, plan.n_atoms, width=width, diffusion=self.model.diffusion, streams=self.streams)
+
+    def precision(self) -> AbstractContextManager:
+        """That of the network: bfloat16 with distances and sums in float32 on a GPU, float32 on a CPU."""
+        return torch.autocast("cuda", dtype=torch.bfloat16) if self._cuda else nullcontext()
 
     def __call__(self, sample: Sample, t: Tensor) -> Noise:
-        return self.model(sample, t, plan=self.plan, chunk=self.chunk)
+        return self.model.denoiser(sample, t, plan=self._plan, chunk=self._chunk)
 
     def energy_and_noise(self, sample: Sample, t: Tensor) -> tuple[Tensor, Noise]:
-        assert isinstance(self.model, EnergyModel)
-        return self.model.energy_and_noise(sample, t, plan=self.plan, chunk=self.chunk)
+        """As of the model."""
+        assert isinstance(self.model.denoiser, EnergyModel)
+        return self.model.denoiser.energy_and_noise(sample, t, plan=self._plan, chunk=self._chunk)
+
+    @torch.no_grad()
+    def seconds(self, *, repeats: int = 3) -> float:
+        """Time of one evaluation, after another that may compile."""
+        t = self.start.positions.new_full((len(self.start),), self.model.diffusion.t_max)
+        passed = []
+        with self.precision():
+            for n in (1, repeats):
+                began = time.monotonic()
+                for _ in range(n):
+                    self(self.start, t)
+                if self._cuda:
+                    torch.cuda.synchronize()
+                passed.append((time.monotonic() - began) / n)
+        return passed[1]
+
+
+def _capacity(blank: Blank, denoiser: ScoreModel, device: torch.device) -> int | None:
+    """Places for neighbours: on a GPU the same for all batches, so that one compiled network serves them."""
+    if device.type != "cuda":
+        return None
+    return expected_capacity(blank.cell, blank.n_atoms, cutoff=denoiser.config.egnn.cutoff)
+
+
+def _one_shape(blank: Blank, size: int) -> int:
+    """Structures whose batches have one shape, for which the network is compiled once."""
+    equal = bool((blank.n_atoms == blank.n_atoms[0]).all())
+    return len(blank) // size * size or len(blank) if equal else min(size, len(blank))
 
 
 def _require_neighbors(blank: Blank, cutoff: float) -> None:

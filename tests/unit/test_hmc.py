@@ -114,6 +114,19 @@ def test_without_settings_energies_of_plain_denoising_are_taken_down():
     torch.testing.assert_close(record.energy[0], first)
 
 
+def test_steering_tells_of_the_last_iterations():
+    seeds = spawn_seeds(3, 2)
+    streams = Streams.of(seeds, torch.full((2,), 4))
+    hmc = HMCRefinement(ORACLE, HMCConfig(n_verlet=2, step=1.0), diffusion=DIFFUSION, streams=streams)
+    sample = random_sample([4, 4], width=2)
+    for number in range(5):
+        sample, _ = hmc(number, 0.4 - 0.05 * number, sample)
+    record, told = hmc.record(), hmc.steering(last=3)
+    assert told.acceptance == pytest.approx(float(record.probability[-3:].mean()))
+    assert told.step == pytest.approx(float(record.step[-3:].mean()))
+    assert told.step != pytest.approx(1.0)
+
+
 def test_step_is_steered_to_the_acceptance_asked_for():
     seeds = spawn_seeds(3, 200)
     config = HMCConfig(n_verlet=3, step=0.2, t_min=0.5, t_max=0.99, acceptance=0.7, gain=0.3)

@@ -19,7 +19,7 @@ dt₀       `step`         step of velocity Verlet in units of σ(t)
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -114,6 +114,16 @@ class HMCRecord:
     """dt₀ of the iteration; NaN where none was done."""
 
 
+@dataclass(frozen=True, eq=False)
+class HMCState:
+    """All that a refinement needs to go on, beside the sample: its random numbers are functions of seed and step."""
+
+    step: Float[Tensor, " systems"]
+    """dt₀ of the next iteration."""
+    record: HMCRecord
+    """Of the steps so far."""
+
+
 @torch.no_grad()
 def hmc_iteration(
     denoiser: EnergyDenoiser,
@@ -167,6 +177,15 @@ def hmc_iteration(
     return Iteration(_chosen(accepted, now, chain), change, probability, accepted)
 
 
+class Steering(NamedTuple):
+    """How the last iterations went."""
+
+    acceptance: float
+    """Mean probability of acceptance."""
+    step: float
+    """Mean dt₀."""
+
+
 class HMCRefinement:
     """HMC before each denoising step with t in the range of `config`: the `refine` of `euler_maruyama`.
 
@@ -184,52 +203,65 @@ class HMCRefinement:
     """
 
     def __init__(
-        self, denoiser: EnergyDenoiser, config: HMCConfig | None, *, diffusion: Diffusion, streams: Streams
+        self,
+        denoiser: EnergyDenoiser,
+        config: HMCConfig | None,
+        *,
+        diffusion: Diffusion,
+        streams: Streams,
+        state: HMCState | None = None,
     ) -> None:
+        """A new refinement, or one that goes on from `state` with the next step."""
         self._denoiser, self._config, self._diffusion, self._streams = denoiser, config, diffusion, streams
-        self._step: Tensor | None = None
-        self._times: list[float] = []
-        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        begin = torch.full_like(streams.seeds, config.step if config else torch.nan, dtype=torch.float64)
+        self._step = begin if state is None else state.step.to(begin)
+        kept = None if state is None else state.record
+        self._times: list[float] = [] if kept is None else kept.t.tolist()
+        columns = () if kept is None else (kept.energy, kept.probability, kept.step)
+        self._rows: list[tuple[Tensor, ...]] = list(zip(*(column.to(begin) for column in columns), strict=True))
 
     def __call__(self, number: int, t: float, sample: Sample) -> tuple[Sample, Noise]:
-        """The sample after an iteration, and the noise in it."""
-        config = self._config
+        """The sample after an iteration, and the noise in it; nothing here waits for a GPU."""
+        config, done = self._config, len(self._rows)
         times = sample.positions.new_full((len(sample),), t)
         chain = Chain.at(self._denoiser, sample, times)
         self._times.append(t)
         if config is None or not config.t_min <= t <= config.t_max:
             nothing = torch.full_like(chain.energy, torch.nan)
-            self._rows.append((chain.energy, nothing, nothing.to(times)))
+            self._rows.append((chain.energy, nothing, nothing))
             return sample, chain.noise
-        step = self._step if self._step is not None else torch.full_like(times, config.step)
         move = hmc_iteration(
             self._denoiser,
             chain,
             t=times,
-            step=step,
+            step=self._step,
             n_verlet=config.n_verlet,
             diffusion=self._diffusion,
             streams=self._streams,
-            draw=HMC_DRAW + 2 * number,
+            draw=HMC_DRAW + 2 * done,
             elements=config.elements,
         )
-        self._rows.append((move.chain.energy, move.probability, step))
+        self._rows.append((move.chain.energy, move.probability, self._step))
         if config.acceptance is not None:
-            step = step * torch.exp(config.gain * (move.probability.to(step) - config.acceptance))
-        self._step = step
+            self._step = self._step * torch.exp(config.gain * (move.probability - config.acceptance))
         return move.chain.sample, move.chain.noise
 
-    def acceptance(self) -> float:
-        """Mean probability of acceptance of the last 20 steps, over all chains; waits for a GPU."""
-        return float(torch.stack([probability for _, probability, _ in self._rows[-20:]]).nanmean())
+    def steering(self, *, last: int = 20) -> "Steering":
+        """How the `last` iterations went, over all chains; waits for a GPU."""
+        probability, step = (torch.stack([row[i] for row in self._rows[-last:]]).nanmean() for i in (1, 2))
+        return Steering(*torch.stack([probability, step]).tolist())
 
     def record(self) -> HMCRecord:
-        """What happened so far."""
+        """What happened so far, on the CPU."""
+        times = torch.tensor(self._times, dtype=torch.float64)
         if not self._rows:
-            empty = torch.zeros((0, 0))
-            return HMCRecord(torch.zeros(0), empty, empty, empty)
-        energy, probability, step = (torch.stack(rows).cpu() for rows in zip(*self._rows, strict=True))
-        return HMCRecord(torch.tensor(self._times, dtype=torch.float64), energy, probability, step)
+            empty = torch.zeros((0, len(self._step)), dtype=torch.float64)
+            return HMCRecord(times, empty, empty, empty)
+        return HMCRecord(times, *(torch.stack(rows).cpu() for rows in zip(*self._rows, strict=True)))
+
+    def state(self) -> HMCState:
+        """What a refinement needs to go on from here, on the CPU."""
+        return HMCState(self._step.cpu(), self.record())
 
 
 def _kinetic(momentum: Noise, sample: Sample) -> Float[Tensor, " systems"]:
