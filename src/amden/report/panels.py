@@ -25,6 +25,9 @@ COLOURS: Final = (GENERATED, "#D55E00", "#009E73", "#CC79A7")
 FIGURE: Final = "figure"
 """Name of the files without ending."""
 
+_BINS: Final = 40
+"""Of a histogram."""
+
 _WORDS: Final = {"energy": "energy (eV/atom)", "bond angles": "bond angle (°)"}
 
 
@@ -37,9 +40,10 @@ def panels_figure(rows: Mapping[str, Measured], quantities: Sequence[str]) -> Fi
     with mpl.rc_context(STYLE):
         page = Figure(figsize=(1.9 * len(quantities) + 0.6, 1.9 * len(rows) + 0.5), layout="constrained")
         grid = page.subplots(len(rows), len(quantities), squeeze=False, sharex="col")
+        edges = {quantity: _edges(rows, quantity) for quantity in quantities}
         for axes_of_row, (name, row) in zip(grid, rows.items(), strict=True):
             for axes, quantity in zip(axes_of_row, quantities, strict=True):
-                _panel(axes, row, quantity)
+                _panel(axes, row, quantity, edges[quantity])
             axes_of_row[0].set_ylabel(f"{name}\n{quantities[0]}")
         for axes, quantity in zip(grid[-1], quantities, strict=True):
             axes.set_xlabel(_axis(next(iter(rows.values())).reference, quantity))
@@ -56,53 +60,59 @@ def _axis(observables: Observables, quantity: str) -> str:
     return _WORDS.get(quantity, quantity) if curve is None else curve.axis
 
 
-def _panel(axes: Axes, row: Measured, quantity: str) -> None:
+def _edges(rows: Mapping[str, Measured], quantity: str) -> list[float]:
+    """Bins that are the same for all histograms of a quantity; none for a curve."""
+    sets = [o for row in rows.values() for o in (row.reference, *row.generated.values())]
+    if any(quantity in o.curves for o in sets):
+        return []
+    values = [o.scalars[quantity][1].values for o in sets if quantity in o.scalars]
+    if not values:
+        raise ValueError(f"{quantity!r} is no quantity of these sets: expected one of {_known(sets[0])}")
+    together = np.concatenate(values)
+    return np.linspace(together.min(), together.max() + 1e-9, _BINS + 1).tolist()
+
+
+def _panel(axes: Axes, row: Measured, quantity: str, edges: list[float]) -> None:
     sets = {"reference": row.reference, **row.generated}
-    colours = (REFERENCE, *COLOURS)
-    if all(quantity in o.curves for o in sets.values()):
-        for i, (label, o) in enumerate(sets.items()):
+    colours = (REFERENCE, *(COLOURS[i % len(COLOURS)] for i in range(len(row.generated))))
+    for i, ((label, o), colour) in enumerate(zip(sets.items(), colours, strict=True)):
+        if quantity in o.curves:
             curve = o.curves[quantity]
             mean = curve.sample.values.mean(axis=0)
-            axes.plot(curve.x, mean, color=colours[i % len(colours)], lw=1.1 if i else 2.8, label=label)
-        axes.set_xlim(30.0 if row.reference.curves[quantity].unit else 0.0)
-        axes.set_ylim(bottom=0.0)
-    else:
-        values = {label: o.scalars[quantity][1].values for label, o in sets.items() if quantity in o.scalars}
-        if not values:
-            raise ValueError(f"{quantity!r} is no quantity of these sets: expected one of {_known(row.reference)}")
-        together = np.concatenate(list(values.values()))
-        edges = np.linspace(together.min(), together.max() + 1e-9, 31).tolist()
-        for i, (label, found) in enumerate(values.items()):
-            colour = colours[i % len(colours)]
-            weights = np.full(len(found), 1.0 / len(found))
+            axes.plot(curve.x, mean, color=colour, lw=1.1 if i else 2.8, label=label)
+            axes.set_xlim(30.0 if curve.unit else 0.0)
+            axes.set_ylim(bottom=0.0)
+        elif quantity in o.scalars:
+            values = o.scalars[quantity][1].values
+            weights = np.full(len(values), 1.0 / max(len(values), 1))
             kind = "step" if i else "stepfilled"
-            axes.hist(found, edges, weights=weights, histtype=kind, color=colour, lw=1.2, label=label)
-        axes.locator_params(axis="x", nbins=4)
-    for i, found in enumerate(_differences(row, quantity)):
-        words = f"{number(found.value, 2)} ({found.floors:.1f} floors)"
-        axes.text(
-            0.98, 0.97 - 0.1 * i, words, transform=axes.transAxes, ha="right", va="top", fontsize=6, color=COLOURS[i]
-        )
+            axes.hist(values, edges, weights=weights, histtype=kind, color=colour, lw=1.2, label=label)
+            axes.locator_params(axis="x", nbins=4)
+    words = [f"Δ {number(found.value, 2)}: {found.floors:.1f} floors" for found in _differences(row, quantity)]
+    axes.set_title("\n".join(words), fontsize=6, loc="right")
 
 
 def _known(observables: Observables) -> str:
     return ", ".join([*observables.curves, *observables.scalars])
 
 
-def _differences(row: Measured, quantity: str) -> Iterator[Difference]:
-    """That of each generated set, by RMSD or by means."""
-    for differences in row.differences.values():
-        yield from (d for d in differences if d.quantity == quantity and d.measure in ("RMSD", "mean"))
+def _differences(row: Measured, quantity: str, label: str | None = None) -> Iterator[Difference]:
+    """That of each generated set, or of one, by RMSD or by means."""
+    for name, differences in row.differences.items():
+        if label in (None, name):
+            yield from (d for d in differences if d.quantity == quantity and d.measure in ("RMSD", "mean"))
 
 
 def panels_table(rows: Mapping[str, Measured], quantities: Sequence[str]) -> Table:
-    """Every difference of the panels for the terminal."""
-    shown = Table("row", "set", "quantity", "measure", "generated", "reference", "off by", "floor", "verdict")
-    for name, label, d in _all(rows):
-        if d.quantity in quantities:
-            means = (number(value, 5) if np.isfinite(value) else "" for value in (d.generated, d.reference))
-            off, floor = number(d.value, 3), number(d.floor.expected, 2)
-            shown.add_row(name, label, d.quantity, d.measure, *means, off, floor, d.verdict)
+    """The differences that stand in the panels, for the terminal."""
+    shown = Table("row", "set", "quantity", "generated", "reference", "off by", "floor", "floors")
+    for name, row in rows.items():
+        for label in row.generated:
+            for quantity in quantities:
+                for d in _differences(row, quantity, label):
+                    means = (f"{value:.4f}" if np.isfinite(value) else "" for value in (d.generated, d.reference))
+                    off = number(d.value, 3), number(d.floor.expected, 2), f"{d.floors:.1f}"
+                    shown.add_row(name, label, d.quantity, *means, *off)
     return shown
 
 
