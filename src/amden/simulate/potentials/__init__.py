@@ -3,19 +3,23 @@
 A potential is a frozen dataclass that satisfies :class:`Potential`; nothing here knows of dynamics.
 """
 
+from amden.simulate.potentials.bmp import ChargedNetwork, ScreenedAngles, bmp_shrm
 from amden.simulate.potentials.evaluation import Evaluation, evaluate
 from amden.simulate.potentials.potential import Potential, Tools
 from amden.simulate.potentials.stillinger_weber import StillingerWeber
 from amden.simulate.potentials.tersoff import Tersoff, TersoffBond, TersoffCenter, munetoh_silica
 
 __all__ = [
+    "ChargedNetwork",
     "Evaluation",
     "Potential",
+    "ScreenedAngles",
     "StillingerWeber",
     "Tersoff",
     "TersoffBond",
     "TersoffCenter",
     "Tools",
+    "bmp_shrm",
     "evaluate",
     "munetoh_silica",
 ]

@@ -131,6 +131,7 @@ def _float64_tools() -> Tools:
         log=jit(lambda x: math.log(x)),
         sin=jit(lambda x: math.sin(x)),
         cos=jit(lambda x: math.cos(x)),
+        acos=jit(lambda x: math.acos(x)),
         rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: np.uint64(geometry[0][i + 1] - geometry[0][i])),

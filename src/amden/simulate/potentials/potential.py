@@ -29,6 +29,8 @@ class Tools:
     """sin(x), 0 ≤ x ≤ π/2."""
     cos: Any
     """cos(x), 0 ≤ x ≤ π/2."""
+    acos: Any
+    """arccos(x), -1 ≤ x ≤ 1."""
     rsqrt: Any
     """1/√x."""
     inverse: Any

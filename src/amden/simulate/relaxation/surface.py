@@ -166,6 +166,7 @@ def _tools(machine: w.Machine) -> Tools:
         log=jit(lambda x: math.log(x)),
         sin=jit(lambda x: math.sin(x)),
         cos=jit(lambda x: math.cos(x)),
+        acos=jit(lambda x: math.acos(x)),
         rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: index(geometry.counts[1, i])),
