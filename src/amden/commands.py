@@ -179,6 +179,7 @@ def run_energies(
             seed=seed,
             device=where,
             batch_size=batch_size,
+            compiled=where.type == "cuda",
             on_step=lambda done, _: bar.advance(task, done),
         )
     shown = Table("way", "energy an atom at t = 0.3", "0.1", "0.01")

@@ -22,7 +22,7 @@ from amden.elements import MASSES
 from amden.model import Model
 from amden.neighbors import expected_capacity, neighbor_plan
 from amden.nn.energy import EnergyModel
-from amden.nn.score import ScoreModel
+from amden.nn.score import Room, ScoreModel
 from amden.parts import BatchState, Parts, StateKeeper
 from amden.random import Streams, spawn_seeds
 from amden.structure import Structures, concatenate
@@ -51,8 +51,8 @@ SAVE_SECONDS = 60.0
 """Time after which the state of the unfinished batch is kept again."""
 
 COMPILE_FROM = 20_000
-"""Evaluations of the network on one structure, in batches of one shape, from which on compiling for a GPU pays: on an
-H200 it takes 25 to 50 s and saves an energy model of six layers about 2 ms each."""
+"""Evaluations of the network on one structure from which on compiling for a GPU pays: on an H200 it takes 25 to 50 s
+and saves an energy model of six layers about 2 ms each."""
 
 OnRecord = Callable[[HMCRecord], None]
 """Called after each batch with what Hamiltonian Monte Carlo went through."""
@@ -143,12 +143,13 @@ def generate(
     device = torch.device(device)
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
     seeds = spawn_seeds(seed, len(blank))
-    size = batch_size or automatic_batch_size(blank, device, share=_memory_share(model))
+    size = batch_size or automatic_batch_size(blank, device, share=memory_share(model))
     denoiser = model.denoiser.to(device)
     denoiser.egnn.fuse(device)
     done = parts.load() if parts is not None else {}
     work = evaluations(model, n_steps=n_steps, hmc=hmc)
-    if compiled and _one_shape(blank, size) * sum(work) >= COMPILE_FROM:
+    compiled = compiled and len(blank) * sum(work) >= COMPILE_FROM
+    if compiled:
         denoiser.network.compile(dynamic=False)
     for held in done.values():
         on_step(len(held) * sum(work), None)
@@ -163,7 +164,8 @@ def generate(
         part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
         frame = on_frame if first == 0 else None
         try:
-            run = _Run(model, part, Streams.of(seeds[chosen], part.n_atoms), capacity)
+            room = _room(blank, size, part) if compiled else None
+            run = _Run(model, part, Streams.of(seeds[chosen], part.n_atoms), capacity, room)
             if on_estimate is not None:
                 left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
                 on_estimate(run.seconds() * (left - sum(work[: kept.steps_done])))
@@ -192,13 +194,13 @@ def evaluations(model: Model, *, n_steps: int, hmc: HMCConfig | None = None) -> 
     return [1 + hmc.n_verlet * (hmc.t_min <= t <= hmc.t_max) for t in times]
 
 
-def _memory_share(model: Model) -> int:
+def memory_share(model: Model) -> int:
+    """How many times the memory of a score model a model needs: the `share` of `automatic_batch_size`."""
     return GRADIENT_MEMORY * model.denoiser.config.egnn.layers // 4 if model.denoiser.config.energy else 1
 
 
 def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) -> int:
-    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms), less where
-    batches are of one size then, as the network is compiled for each size.
+    """Systems a batch: one on a CPU, what half of the free memory holds on a GPU (at most 65,536 atoms).
 
     `share` is the memory that the model needs beside that of a score model.
     """
@@ -207,8 +209,7 @@ def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) 
     free, _ = torch.cuda.mem_get_info(device)
     atoms = min(free // 2 // (share * BYTES_PER_ATOM), 65_536)
     batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
-    size = max(-(-len(blank) // batches), 1)
-    return next((even for even in range(size, size // 2, -1) if len(blank) % even == 0), size)
+    return max(-(-len(blank) // batches), 1)
 
 
 @torch.no_grad()
@@ -260,8 +261,8 @@ def _denoised(
 class _Run:
     """A batch with a model that knows its cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
 
-    def __init__(self, model: Model, blank: Blank, streams: Streams, capacity: int | None) -> None:
-        self.model, self.streams = model, streams
+    def __init__(self, model: Model, blank: Blank, streams: Streams, capacity: int | None, room: Room | None) -> None:
+        self.model, self.streams, self._room = model, streams, room
         self._plan = neighbor_plan(
             blank.cell, blank.n_atoms, cutoff=model.denoiser.config.egnn.cutoff, capacity=capacity
         )
@@ -282,12 +283,12 @@ class _Run:
         return torch.autocast("cuda", dtype=torch.bfloat16) if self._cuda else nullcontext()
 
     def __call__(self, sample: Sample, t: Tensor) -> Noise:
-        return self.model.denoiser(sample, t, plan=self._plan, chunk=self._chunk)
+        return self.model.denoiser(sample, t, plan=self._plan, chunk=self._chunk, room=self._room)
 
     def energy_and_noise(self, sample: Sample, t: Tensor) -> tuple[Tensor, Noise]:
         """As of the model."""
         assert isinstance(self.model.denoiser, EnergyModel)
-        return self.model.denoiser.energy_and_noise(sample, t, plan=self._plan, chunk=self._chunk)
+        return self.model.denoiser.energy_and_noise(sample, t, plan=self._plan, chunk=self._chunk, room=self._room)
 
     @torch.no_grad()
     def seconds(self, *, repeats: int = 3) -> float:
@@ -312,10 +313,13 @@ def _capacity(blank: Blank, denoiser: ScoreModel, device: torch.device) -> int |
     return expected_capacity(blank.cell, blank.n_atoms, cutoff=denoiser.config.egnn.cutoff)
 
 
-def _one_shape(blank: Blank, size: int) -> int:
-    """Structures whose batches have one shape, for which the network is compiled once."""
-    equal = bool((blank.n_atoms == blank.n_atoms[0]).all())
-    return len(blank) // size * size or len(blank) if equal else min(size, len(blank))
+def _room(blank: Blank, size: int, part: Blank) -> Room | None:
+    """What any batch of `size` systems is padded to, so that the network is compiled once; None where `part` is as
+    large, or larger."""
+    size = min(size, len(blank))
+    atoms = int(blank.n_atoms.sort(descending=True).values[:size].sum())
+    smaller = len(part) <= size and int(part.n_atoms.sum()) < atoms
+    return Room(size, atoms) if smaller else None
 
 
 def _require_neighbors(blank: Blank, cutoff: float) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from amden.diffusion.corruption import corrupt, encode, gaussian_noise
 from amden.diffusion.hmc import HMCConfig, HMCRecord
 from amden.diffusion.sampler import time_grid
-from amden.generation import OnStep, generate, like_blank
+from amden.generation import OnStep, automatic_batch_size, generate, like_blank, memory_share
 from amden.model import Model
 from amden.nn.energy import EnergyModel
 from amden.random import Streams, spawn_seeds
@@ -53,17 +53,19 @@ def energy_paths(
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
+    compiled: bool = False,
     on_step: OnStep = lambda *_: None,
 ) -> Mapping[str, EnergyPath]:
     """Energies of forward noising of the reference, of standard denoising in its cells, and with `hmc` of that too.
 
-    Forward noising adds σ(t) ε with one ε a structure, at the times of standard denoising. Errors: `ValueError` for a
-    model without energy.
+    Forward noising adds σ(t) ε with one ε a structure, at the times of standard denoising. `compiled` is that of
+    `generate`. Errors: `ValueError` for a model without energy.
     """
     if not isinstance(model.denoiser, EnergyModel):
         raise ValueError("noise energies need an energy model, this one predicts the noise alone")
     blank = like_blank(model, reference)
-    paths = {FORWARD: _forward(model, reference, n_steps=n_steps, seed=seed, device=device)}
+    size = batch_size or automatic_batch_size(blank, torch.device(device), share=memory_share(model))
+    paths = {FORWARD: _forward(model, reference, n_steps=n_steps, seed=seed, device=device, batch_size=size)}
     for name, steps, config in ((STANDARD, n_steps, None), (HMC, hmc_steps, hmc)):
         if name == HMC and hmc is None:
             continue
@@ -77,6 +79,7 @@ def energy_paths(
             energies=True,
             device=device,
             batch_size=batch_size,
+            compiled=compiled,
             on_step=on_step,
             on_record=records.append,
         )
@@ -86,18 +89,20 @@ def energy_paths(
 
 
 @torch.no_grad()
-def _forward(model: Model, reference: Structures, *, n_steps: int, seed: int, device: torch.device | str) -> EnergyPath:
+def _forward(
+    model: Model, reference: Structures, *, n_steps: int, seed: int, device: torch.device | str, batch_size: int
+) -> EnergyPath:
     assert isinstance(model.denoiser, EnergyModel)
     denoiser, device = model.denoiser.to(device), torch.device(device)
-    times, rows = time_grid(model.diffusion, n_steps=n_steps)[:-1], []
-    for i, own in enumerate(spawn_seeds(seed, len(reference)).tolist()):
-        one = encode(reference.select([i]).to(device, dtype=torch.float32), denoiser.config.vocabulary)
-        noise = gaussian_noise(one, Streams.of(torch.tensor([own], device=device), one.n_atoms))
-        found = []
+    times, columns = time_grid(model.diffusion, n_steps=n_steps)[:-1], []
+    for chosen in torch.arange(len(reference)).split(batch_size):
+        seeds = spawn_seeds(seed, len(chosen), first=int(chosen[0])).to(device)
+        part = encode(reference.select(chosen).to(device, dtype=torch.float32), denoiser.config.vocabulary)
+        noise, found = gaussian_noise(part, Streams.of(seeds, part.n_atoms)), []
         for t in times.tolist():
-            at = one.positions.new_full((1,), t)
+            at = part.positions.new_full((len(part),), t)
             with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                energy, _ = denoiser.energy_and_noise(corrupt(one, at, noise, model.diffusion), at)
-            found.append(energy / len(one.positions))
-        rows.append(torch.cat(found).cpu())
-    return EnergyPath(times, torch.stack(rows, 1))
+                energy, _ = denoiser.energy_and_noise(corrupt(part, at, noise, model.diffusion), at)
+            found.append(energy / part.n_atoms)
+        columns.append(torch.stack(found).cpu())
+    return EnergyPath(times, torch.cat(columns, 1))

@@ -1,6 +1,7 @@
 """What an iteration must not do: wait for a device, or compile again. Run apart from the shape checks."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_an_iteration_waits_for_no_device(model):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_one_graph_serves_a_whole_generation(model, monkeypatch):
-    """Several batches, with cells of different density and places for neighbours fixed beforehand as on a GPU."""
+    """Batches of other sizes and densities, with places for neighbours fixed beforehand as on a GPU."""
     graphs, calls = [], []
 
     def backend(graph, _):
@@ -76,10 +77,16 @@ def test_one_graph_serves_a_whole_generation(model, monkeypatch):
 
         return called
 
+    blank = cubic_blank(model, 5, atoms=12)
+    blank = replace(blank, cell=blank.cell * torch.linspace(0.9, 1.1, 5)[:, None, None])
+    blank = replace(blank, n_atoms=torch.tensor([12, 9, 12, 11, 10]))
+    plain = generate(model, blank, n_steps=6, hmc=HMC, batch_size=2, compiled=True)
+    assert not graphs, "so little is not worth it"
     monkeypatch.setattr(generation, "_capacity", lambda *_: 40)
-    model.denoiser.network.compile(backend=backend)
-    blank = cubic_blank(model, 4, atoms=12)
-    blank = replace(blank, cell=blank.cell * torch.linspace(0.9, 1.1, 4)[:, None, None])
-    generate(model, blank, n_steps=6, hmc=HMC, batch_size=2)
+    monkeypatch.setattr(generation, "COMPILE_FROM", 1)
+    network = model.denoiser.network
+    monkeypatch.setattr(network, "compile", partial(network.compile, backend=backend))
+    made = generate(model, blank, n_steps=6, hmc=HMC, batch_size=2, compiled=True)
     assert len(graphs) == 1
-    assert len(calls) == 2 * sum(generation.evaluations(model, n_steps=6, hmc=HMC))
+    assert len(calls) == 3 * sum(generation.evaluations(model, n_steps=6, hmc=HMC))
+    torch.testing.assert_close(made.positions, plain.positions, rtol=0, atol=2e-4)

@@ -70,7 +70,8 @@ class EnergyNetwork(nn.Module):
 
     def compile(self, *_: Any, **options: Any) -> None:
         """Compile at the next call, and again for other shapes; `options` are those of `torch.compile`."""
-        self._options, self._compiled = options, {}
+        if options != self._options:
+            self._options, self._compiled = options, {}
 
     def forward(
         self,
