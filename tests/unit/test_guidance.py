@@ -1,8 +1,17 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from amden.diffusion.denoiser import Noise, Sample
-from amden.diffusion.guidance import Guided, Unconditional
-from amden.testing import PairDenoiser, check_denoiser, random_sample
+from amden.diffusion.guidance import Guided, Independent, Unconditional
+from amden.diffusion.schedule import Diffusion
+from amden.random import Streams
+from amden.testing import GaussianOracle, PairDenoiser, check_denoiser, random_sample
+
+W, DIFFUSION = 0.7, Diffusion()
+NARROW = GaussianOracle(DIFFUSION, spread=0.2, element_mean=(1.0, -0.5), element_spread=0.3)
+BROAD = GaussianOracle(DIFFUSION, spread=0.5, element_mean=(0.2, 0.1), element_spread=0.8)
 
 
 def constant(value: float):
@@ -42,3 +51,69 @@ def test_guidance_keeps_the_contract():
     model = PairDenoiser(cutoff=4.0)
     sample = random_sample([3, 5], width=2, conditions=["modulus"])
     check_denoiser(Guided(model, Unconditional(model), weight=1.0), sample, cutoff=4.0)
+
+
+def test_two_gaussians_are_tilted_as_the_formula_says():
+    """p₁^(1+w)/p₀^w of Gaussians is one: precision (1+w)/v₁ - w/v₀, mean accordingly; the noise is its slope."""
+    sample, t = random_sample([5, 3], width=2), torch.tensor([0.2, 0.6], dtype=torch.float64)
+    noise = Guided(NARROW, BROAD, weight=W)(sample, t)
+    about = (
+        sample.positions - torch.stack([sample.positions[sample.system == s].mean(0) for s in (0, 1)])[sample.system]
+    )
+    for s in (0, 1):
+        alpha, sigma = float(DIFFUSION.elements.alpha(t[s])), float(DIFFUSION.elements.sigma(t[s]))
+        v1, v0 = ((alpha * spread) ** 2 + sigma**2 for spread in (0.3, 0.8))
+        precision = (1 + W) / v1 - W / v0
+        mean = (
+            (1 + W) * alpha * torch.tensor([1.0, -0.5]) / v1 - W * alpha * torch.tensor([0.2, 0.1]) / v0
+        ) / precision
+        mine = sample.system == s
+        expected = sigma * precision * (sample.elements[mine] - mean)
+        torch.testing.assert_close(noise.elements[mine], expected, rtol=1e-6, atol=1e-6)
+        sigma = float(DIFFUSION.positions.sigma(t[s]))
+        precision = (1 + W) / (0.2**2 + sigma**2) - W / (0.5**2 + sigma**2)
+        torch.testing.assert_close(noise.positions[mine], sigma * precision * about[mine], rtol=1e-6, atol=1e-6)
+
+
+def test_the_guided_noise_is_the_slope_of_the_guided_energy():
+    sample, t = random_sample([5, 3], width=2), torch.tensor([0.2, 0.6], dtype=torch.float64)
+    x, e = sample.positions.requires_grad_(), sample.elements.requires_grad_()
+    energy, noise = Guided(NARROW, BROAD, weight=W).energy_and_noise(replace(sample, positions=x, elements=e), t)
+    slopes = torch.autograd.grad(energy.sum(), [x, e])
+    sigma = DIFFUSION.positions.sigma(t)[sample.system, None], DIFFUSION.elements.sigma(t)[sample.system, None]
+    torch.testing.assert_close(sigma[0] * slopes[0], noise.positions)
+    torch.testing.assert_close(sigma[1] * slopes[1], noise.elements)
+    with pytest.raises(TypeError, match="function predicts the noise alone: it has no energy"):
+        Guided(NARROW, constant(1.0), weight=W).energy_and_noise(sample, t)
+
+
+def independent(seeds: list[int]) -> tuple[Independent, Sample]:
+    sample = random_sample([3] * len(seeds), width=2, conditions=["modulus", "rings"])
+    sample = replace(sample, conditions={**sample.conditions, "rings": torch.full((len(seeds),), torch.nan)})
+    tables = {"modulus": torch.tensor([20.0, 30.0, 50.0]), "rings": torch.tensor([4.0, 5.0])}
+    streams = Streams.of(torch.tensor(seeds), sample.n_atoms)
+    return Independent.of(PairDenoiser(), tables, streams), sample
+
+
+def test_independent_conditions_follow_the_training_set_and_leave_gaps():
+    denoiser, sample = independent(list(range(500)))
+    seen = denoiser.shuffled(sample, torch.full((500,), 0.3)).conditions
+    assert torch.isnan(seen["rings"]).all()
+    assert float((seen["modulus"] < 30).double().mean()) == pytest.approx(0.5, abs=0.07)
+    assert float(seen["modulus"].mean()) == pytest.approx(32.5, abs=1.5)
+    assert seen["modulus"].min() >= 20
+    assert seen["modulus"].max() <= 50
+
+
+def test_independent_conditions_are_new_at_each_time_and_the_same_at_the_same():
+    denoiser, sample = independent([7, 8])
+
+    def at(t: float) -> torch.Tensor:
+        return denoiser.shuffled(sample, torch.full((2,), t)).conditions["modulus"]
+
+    assert torch.equal(at(0.4), at(0.4))
+    alone, one = independent([8])
+    torch.testing.assert_close(alone.shuffled(one, torch.full((1,), 0.4)).conditions["modulus"], at(0.4)[1:])
+    over_time = torch.stack([at(t) for t in torch.linspace(0.99, 0.01, 201).tolist()])
+    assert float(over_time.double().mean()) == pytest.approx(32.5, abs=0.5)
+    assert (over_time[1:] - over_time[:-1]).abs().min() > 0

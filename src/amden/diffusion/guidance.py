@@ -1,12 +1,22 @@
-"""Classifier-free guidance (eq. 16) as denoisers made of denoisers."""
+"""Classifier-free guidance (eq. 16) as denoisers made of denoisers: energy denoisers, if made of those."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amden.diffusion.denoiser import Denoiser, Noise, Sample
+from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
+from amden.random import Streams
+from amden.segment import first_atom
+
+CONDITION_DRAW: Final = 4 << 32
+"""Draw of the random conditions of independent condition guidance."""
+
+_STRIDE: Final = 1618.034
+"""How fast the quantile of a random condition runs with t: steps of any ordinary grid spread evenly over [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +27,66 @@ class Unconditional:
 
     def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
         """Noise predicted without conditions."""
-        blank = {name: torch.full_like(values, torch.nan) for name, values in sample.conditions.items()}
-        return self.denoiser(replace(sample, conditions=blank), t)
+        return self.denoiser(self._blank(sample), t)
+
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """Energy and noise without conditions."""
+        return _energetic(self.denoiser).energy_and_noise(self._blank(sample), t)
+
+    def _blank(self, sample: Sample) -> Sample:
+        return replace(
+            sample, conditions={name: torch.full_like(values, torch.nan) for name, values in sample.conditions.items()}
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Independent:
+    """A denoiser that is asked for random values of the properties asked for, as if for none: independent condition
+    guidance (ICG; Sadat et al. 2024, arXiv:2407.02687), for models that never learned to do without a condition.
+
+    Each property of each system is drawn from its distribution in the training set, anew at each time: its quantile is
+    u + 1618.034 t modulo 1, so that one time has one value, however often it is asked for.
+    """
+
+    denoiser: Denoiser
+    quantiles: Mapping[str, Float[Tensor, " quantiles"]]
+    """Evenly spaced quantiles of each property in the training set."""
+    start: Mapping[str, Float[Tensor, " systems"]]
+    """u of each property, in [0, 1)."""
+
+    @staticmethod
+    def of(denoiser: Denoiser, quantiles: Mapping[str, Float[Tensor, " quantiles"]], streams: Streams) -> "Independent":
+        """With u from the streams of the systems, which have at least one atom each."""
+        n_atoms = torch.bincount(streams.system)
+        names = sorted(quantiles)
+        u = streams.uniform((max(len(names), 1),), draw=CONDITION_DRAW)[first_atom(n_atoms)]
+        return Independent(denoiser, quantiles, {name: u[:, i] for i, name in enumerate(names)})
+
+    def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
+        """Noise predicted for random conditions."""
+        return self.denoiser(self.shuffled(sample, t), t)
+
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """Energy and noise for random conditions."""
+        return _energetic(self.denoiser).energy_and_noise(self.shuffled(sample, t), t)
+
+    def shuffled(self, sample: Sample, t: Float[Tensor, " systems"]) -> Sample:
+        """The sample with a random value of each property that it asks for."""
+        drawn = {}
+        for name, asked in sample.conditions.items():
+            table = self.quantiles[name].to(asked)
+            place = torch.remainder(self.start[name].to(asked) + _STRIDE * t.to(asked), 1.0) * (len(table) - 1)
+            below = place.long().clamp(max=len(table) - 2)
+            value = torch.lerp(table[below], table[below + 1], place - below)
+            drawn[name] = torch.where(torch.isnan(asked), asked, value)
+        return replace(sample, conditions=drawn)
 
 
 @dataclass(frozen=True)
 class Guided:
     """Noise pushed away from the unconditional prediction, ε' = (1 + w) ε - w ε̃ (eq. 16).
+
+    It is the noise of p(x|y)^(1 + w) / p(x)^w, whose energy is (1 + w) E - w Ẽ.
 
     >>> from amden.testing import PairDenoiser, random_sample
     >>> model = PairDenoiser()
@@ -34,15 +97,30 @@ class Guided:
 
     conditional: Denoiser
     unconditional: Denoiser
-    """Another model, or `Unconditional(conditional)` for one that was trained with its conditions left out at times."""
+    """Another model, `Unconditional(conditional)` for one that was trained with its conditions left out at times, or
+    `Independent`."""
     weight: float
     """w, the condition weight; the paper takes 0.25 for its multi-element glass and 1 for silica."""
 
     def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
         """Guided noise."""
-        asked, free = self.conditional(sample, t), self.unconditional(sample, t)
+        return self._combined(self.conditional(sample, t), self.unconditional(sample, t))
+
+    def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
+        """Energy and noise of the guided distribution."""
+        energy, asked = _energetic(self.conditional).energy_and_noise(sample, t)
+        reference, free = _energetic(self.unconditional).energy_and_noise(sample, t)
+        return (1 + self.weight) * energy - self.weight * reference, self._combined(asked, free)
+
+    def _combined(self, asked: Noise, free: Noise) -> Noise:
         w = self.weight
         return Noise(
             (1 + w) * asked.positions - w * free.positions,
             (1 + w) * asked.elements - w * free.elements,
         )
+
+
+def _energetic(denoiser: Denoiser) -> EnergyDenoiser:
+    if not isinstance(denoiser, EnergyDenoiser):
+        raise TypeError(f"{type(denoiser).__name__} predicts the noise alone: it has no energy to be guided by")
+    return denoiser
