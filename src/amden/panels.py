@@ -73,8 +73,8 @@ class Panels:
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("`rows` is empty: nothing to draw")
-        if self.at_most < 2:
-            raise ValueError(f"`at_most` must be at least 2, got {self.at_most}")
+        if self.at_most < _FEWEST:
+            raise ValueError(f"`at_most` must be at least {_FEWEST}, got {self.at_most}")
 
     @property
     def files(self) -> list[SetFile]:
@@ -93,6 +93,15 @@ class Measured:
     """Of each generated set from the reference."""
     left_out: int
     """Structures of all sets whose relaxation did not converge."""
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Structures with their energies."""
+
+    structures: Structures
+    energy: Float[np.ndarray, " systems"]
+    """eV."""
 
 
 def measure(
@@ -117,9 +126,9 @@ def measure(
                 sets.append(_relaxed(structures, potential, device, lambda n, before=before: progress(before + n)))
             else:
                 calculator = partial(PotentialCalculator, potential)
-                sets.append((structures, potential_energies(structures, calculator=calculator)))
+                sets.append(_Set(structures, potential_energies(structures, calculator=calculator)))
             done += len(structures)
-        left_out = len(reference) + sum(map(len, generated.values())) - sum(len(energy) for _, energy in sets)
+        left_out = len(reference) + sum(map(len, generated.values())) - sum(len(s.energy) for s in sets)
         yield name, _compared(sets[0], dict(zip(generated, sets[1:], strict=True)), recipe.settings, left_out)
 
 
@@ -136,30 +145,24 @@ def _loaded(file: SetFile, recipe: Panels) -> Structures:
     return structures.select(range(min(recipe.at_most, len(structures))))
 
 
-def _relaxed(
-    structures: Structures, potential: Potential, device: Device, progress: Callable[[int], None]
-) -> tuple[Structures, Float[np.ndarray, " systems"]]:
-    """The structures that converged, and their energies in eV."""
+def _relaxed(structures: Structures, potential: Potential, device: Device, progress: Callable[[int], None]) -> _Set:
+    """The structures that converged."""
     found = relax_structures(structures, potential, device=device, progress=progress)
     kept = np.flatnonzero(found.converged)
     if len(kept) < _FEWEST:
         raise ValueError(f"only {len(kept)} of {len(structures)} structures could be relaxed")
-    return found.structures.select(kept.tolist()), found.energy[kept]
+    return _Set(found.structures.select(kept.tolist()), found.energy[kept])
 
 
-def _compared(
-    reference: tuple[Structures, Float[np.ndarray, " systems"]],
-    generated: Mapping[str, tuple[Structures, Float[np.ndarray, " systems"]]],
-    settings: Settings,
-    left_out: int,
-) -> Measured:
+def _compared(reference: _Set, generated: Mapping[str, _Set], settings: Settings, left_out: int) -> Measured:
     if settings.bond_cutoff is None:
-        sets = (structures for structures, _ in (reference, *generated.values()))
-        settings = replace(settings, bond_cutoff=bond_lengths(*sets))
-    known = observe(reference[0], settings=settings, energy=lambda _: reference[1])
+        settings = replace(
+            settings, bond_cutoff=bond_lengths(*(s.structures for s in (reference, *generated.values())))
+        )
+    known = observe(reference.structures, settings=settings, energy=lambda _: reference.energy)
     found = {
-        label: observe(structures, settings=settings, usual=known.usual, energy=lambda _, energy=energy: energy)
-        for label, (structures, energy) in generated.items()
+        label: observe(s.structures, settings=settings, usual=known.usual, energy=lambda _, s=s: s.energy)
+        for label, s in generated.items()
     }
     differences = {label: compare(o, known, settings=settings) for label, o in found.items()}
     return Measured(known, found, differences, left_out)
