@@ -1,4 +1,4 @@
-"""Assignments under constraints against all that there are, and against the solver of scipy where those are too many."""
+"""Assignments under constraints against all there are, and against the solver of scipy where those are too many."""
 
 from itertools import product
 
