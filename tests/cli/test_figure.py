@@ -49,7 +49,9 @@ def test_shaken_crystals_have_the_same_inherent_structure(folder, capsys):
     assert float(found["energy", "mean"]["difference"]) < 1e-5
     assert float(found["g(r)", "RMSD"]["difference"]) < 0.02
     assert Path("fig/figure.png").read_bytes().startswith(b"\x89PNG")
-    assert "crystal" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "crystal" in told
+    assert max(map(len, told.partition("fig/")[0].splitlines())) <= 80
     with pytest.raises(SystemExit):
         main(["figure", "recipe.yaml", "--out", "fig"])
     assert "exists; use --overwrite" in capsys.readouterr().err
