@@ -261,8 +261,8 @@ def run_train(
     parts = split(structures, validation=min(plan.training.validation, len(structures) // 5), seed=plan.training.seed)
     cuda = where.type == "cuda"
     if cuda:
-        # beside bfloat16 only thin products of distances are left, which TF32 rounds by 0.0003 Å at the length of a bond, a
-        # fiftieth of the least noise; generation keeps float32
+        # beside bfloat16 only thin products of distances are left; at the length of a bond TF32 rounds these by
+        # 0.0003 Å, a fiftieth of the least noise. Generation keeps float32.
         torch.set_float32_matmul_precision("high")
     fabric = Fabric(accelerator=where.type, devices=devices, precision="bf16-mixed" if cuda else "32-true")
     fabric.launch()
