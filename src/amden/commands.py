@@ -22,10 +22,11 @@ from rich.table import Table
 
 from amden.analysis.compare import analyze
 from amden.analysis.relaxation import potential_energies
+from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
 from amden.diffusion.hmc import HMCConfig, Steering
-from amden.generation import Blank, cell_blank, cubic_blank, evaluations, generate, like_blank
+from amden.generation import evaluations, generate
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.neighbors import check_cutoff, check_overlaps

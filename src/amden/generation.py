@@ -5,28 +5,29 @@ how many are made, nor on the batch size (within the rounding of the network's s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
+from typing import Final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from amden.diffusion.corruption import decode, prior
-from amden.diffusion.denoiser import Noise, Sample
+from amden.blank import Blank
+from amden.diffusion.corruption import corrupt, decode, gaussian_noise, prior
+from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
 from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, Steering
 from amden.diffusion.sampler import STEP_DRAW, euler_maruyama, time_grid
-from amden.elements import MASSES
 from amden.model import Model
 from amden.neighbors import expected_capacity, neighbor_plan
 from amden.nn.energy import EnergyModel
 from amden.nn.score import Room, ScoreModel
 from amden.parts import BatchState, Parts, StateKeeper
 from amden.random import Streams, spawn_seeds
+from amden.request import RESTART, Request, driver, finished, misfits
 from amden.structure import Structures, concatenate
-from amden.units import AMU_PER_A3_IN_G_PER_CM3
 
 BYTES_PER_ATOM = 400_000
 """Memory of a forward pass an atom, about: three edge arrays of 100 neighbours, hidden width 128 and four bytes."""
@@ -54,6 +55,9 @@ COMPILE_FROM = 20_000
 """Evaluations of the network on one structure from which on compiling for a GPU pays: on an H200 it takes 25 to 50 s
 and saves an energy model of six layers about 2 ms each."""
 
+RESTART_DRAW: Final = 16 << 32
+"""Draw of the first step of the first restart; the next restart's are 2³² further."""
+
 OnRecord = Callable[[HMCRecord], None]
 """Called after each batch with what Hamiltonian Monte Carlo went through."""
 
@@ -61,60 +65,11 @@ OnEstimate = Callable[[float], None]
 """Called before the first step with the seconds that generation will take, from a few evaluations of the network."""
 
 
-@dataclass(frozen=True, eq=False)
-class Blank:
-    """What is given before a structure is generated: its cell and the number of its atoms."""
-
-    cell: Float[Tensor, "systems 3 3"]
-    n_atoms: Int[Tensor, " systems"]
-
-    def __len__(self) -> int:
-        return len(self.n_atoms)
-
-
-def cubic_blank(model: Model, n: int, *, atoms: int, density: float | None = None) -> Blank:
-    """`n` cubes for `atoms` atoms at a density in g/cm³, by default the mean of the training data.
-
-    Errors: `ValueError` for numbers that are not positive, or where no density is known.
-    """
-    _require_positive("n", n)
-    _require_positive("atoms", atoms)
-    edge = (atoms / _number_density(model, density)) ** (1 / 3)
-    return Blank(edge * torch.eye(3).expand(n, 3, 3).contiguous(), torch.full((n,), atoms))
-
-
-def cell_blank(
-    model: Model, n: int, *, cell: Float[Tensor, "3 3"], atoms: int | None = None, density: float | None = None
-) -> Blank:
-    """`n` times the same cell; without `atoms`, as many as the density asks for.
-
-    Errors: `ValueError` for a cell of vanishing or negative volume.
-    """
-    _require_positive("n", n)
-    volume = float(torch.linalg.det(cell.double()))
-    if not volume > 1e-6 * float(cell.double().norm(dim=1).prod()):
-        what = "negative volume (left-handed)" if volume < 0 else "vanishing volume"
-        raise ValueError(f"`cell` has a {what}: {cell.tolist()}")
-    if atoms is None:
-        atoms = max(round(_number_density(model, density) * volume), 1)
-    _require_positive("atoms", atoms)
-    return Blank(cell.float().expand(n, 3, 3).contiguous(), torch.full((n,), atoms))
-
-
-def like_blank(model: Model, structures: Structures, *, n: int | None = None) -> Blank:
-    """Cells and sizes of given structures, over again if `n` asks for more.
-
-    Errors: `ValueError` for an element that the model does not know.
-    """
-    model.denoiser.config.vocabulary.encode(structures.species)
-    chosen = torch.arange(len(structures) if n is None else n) % len(structures)
-    return Blank(structures.cell.float()[chosen], structures.n_atoms[chosen])
-
-
 def generate(
     model: Model,
     blank: Blank,
     *,
+    request: Request | None = None,
     seed: int = 0,
     n_steps: int = 200,
     hmc: HMCConfig | None = None,
@@ -130,14 +85,17 @@ def generate(
 ) -> Structures:
     """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
+    `request` is what they are to be like; what was asked for, and what that changed, comes with them as properties.
     With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then);
     `on_record` is told what happened, with `energies` also in standard denoising. The batch is halved whenever memory
     runs out. `compiled` asks for a network compiled for a GPU where that pays (`COMPILE_FROM`). `parts` keeps each
     finished batch and now and then the state of the unfinished one, and brings back those of an interrupted call.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
-    that has no energy.
+    that has no energy, and for a `request` that the model does not understand.
     """
+    request = request or Request()
+    request.check(model, blank.n_atoms, hmc=hmc is not None)
     if (hmc is not None or energies) and not isinstance(model.denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     device = torch.device(device)
@@ -154,6 +112,11 @@ def generate(
     for held in done.values():
         on_step(len(held) * sum(work), None)
     first, capacity = 0, _capacity(blank, denoiser, device)
+    guide_capacity = None
+    if request.guided and request.guidance.model is not None:
+        other_denoiser = request.guidance.model.denoiser.to(device)
+        other_denoiser.egnn.fuse(device)
+        guide_capacity = _capacity(blank, other_denoiser, device)
     while first < len(blank):
         if first in done:
             first += len(done[first])
@@ -165,12 +128,17 @@ def generate(
         frame = on_frame if first == 0 else None
         try:
             room = _room(blank, size, part) if compiled else None
-            run = _Run(model, part, Streams.of(seeds[chosen], part.n_atoms), capacity, room)
+            streams = Streams.of(seeds[chosen], part.n_atoms)
+            asked = request.conditions(chosen, device)
+            run = _Run(model, part, streams, capacity, room, asked)
+            guide = request.guidance.model if request.guided else None
+            other = None if guide is None else _Run(guide, part, streams, guide_capacity, room, asked)
+            lead = driver(request, model, run, guide=other, streams=streams)
             if on_estimate is not None:
                 left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
                 on_estimate(run.seconds() * (left - sum(work[: kept.steps_done])))
                 on_estimate = None
-            result, record = _denoised(run, work, hmc, energies, kept, on_step, frame)
+            result, record = _denoised(run, lead, request, work, hmc, energies, kept, on_step, frame)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
@@ -215,6 +183,8 @@ def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) 
 @torch.no_grad()
 def _denoised(
     run: "_Run",
+    lead: Denoiser,
+    request: Request,
     work: list[int],
     hmc: HMCConfig | None,
     energies: bool,
@@ -231,7 +201,7 @@ def _denoised(
         on_step(len(start) * sum(work[:done]), None)
     if hmc is not None or energies:
         state = None if begun is None else begun.hmc
-        refine = HMCRefinement(run, hmc, diffusion=model.diffusion, streams=streams, state=state)
+        refine = HMCRefinement(_energetic(lead), hmc, diffusion=model.diffusion, streams=streams, state=state)
 
     def callback(step: int, t: float, sample: Sample) -> None:
         step += done
@@ -245,7 +215,7 @@ def _denoised(
 
     with run.precision():
         end = euler_maruyama(
-            run,
+            lead,
             start,
             diffusion=model.diffusion,
             times=time_grid(model.diffusion, n_steps=len(work) - 1)[done:],
@@ -254,15 +224,51 @@ def _denoised(
             callback=callback,
             first_draw=STEP_DRAW + done,
         )
-    finished = decode(end, vocabulary).without_ghosts()
-    return finished.to(dtype=torch.float64).wrapped(), None if refine is None else refine.record()
+        for attempt in range(request.restarts if request.composition is not None and vocabulary.width else 0):
+            bad = misfits(end, request, vocabulary)
+            if not bool(bad.any()):
+                break
+            end = _restarted(end, bad, lead, run, attempt=attempt, n_steps=len(work) - 1)
+    made = finished(end, request, vocabulary).without_ghosts()
+    return made.wrapped(), None if refine is None else refine.record()
+
+
+def _restarted(
+    end: Sample, bad: Bool[Tensor, " systems"], lead: Denoiser, run: "_Run", *, attempt: int, n_steps: int
+) -> Sample:
+    """The sample with the bad systems noised to t = 0.4 and denoised again; all are, so that shapes stay the same."""
+    diffusion, draw = run.model.diffusion, RESTART_DRAW + (attempt << 32)
+    times = time_grid(diffusion, n_steps=n_steps)
+    times = times[times <= RESTART + 1e-9]
+    t = end.positions.new_full((len(end),), float(times[0]))
+    noisy = corrupt(end, t, gaussian_noise(end, run.streams, draw=draw + (1 << 31)), diffusion)
+    again = euler_maruyama(lead, noisy, diffusion=diffusion, times=times, streams=run.streams, first_draw=draw)
+    atoms = bad[end.system, None]
+    return replace(
+        end,
+        positions=torch.where(atoms, again.positions, end.positions),
+        elements=torch.where(atoms, again.elements, end.elements),
+    )
+
+
+def _energetic(denoiser: Denoiser) -> EnergyDenoiser:
+    assert isinstance(denoiser, EnergyDenoiser)
+    return denoiser
 
 
 class _Run:
     """A batch with a model that knows its cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
 
-    def __init__(self, model: Model, blank: Blank, streams: Streams, capacity: int | None, room: Room | None) -> None:
-        self.model, self.streams, self._room = model, streams, room
+    def __init__(
+        self,
+        model: Model,
+        blank: Blank,
+        streams: Streams,
+        capacity: int | None,
+        room: Room | None,
+        conditions: Mapping[str, Tensor],
+    ) -> None:
+        self.model, self.streams, self._room, self._conditions = model, streams, room, conditions
         self._plan = neighbor_plan(
             blank.cell, blank.n_atoms, cutoff=model.denoiser.config.egnn.cutoff, capacity=capacity
         )
@@ -275,8 +281,15 @@ class _Run:
     @cached_property
     def start(self) -> Sample:
         """Where sampling starts."""
-        width, plan = self.model.denoiser.config.vocabulary.width, self._plan
-        return prior(plan.cell, plan.n_atoms, width=width, diffusion=self.model.diffusion, streams=self.streams)
+        plan = self._plan
+        return prior(
+            plan.cell,
+            plan.n_atoms,
+            width=self.model.denoiser.config.vocabulary.width,
+            diffusion=self.model.diffusion,
+            streams=self.streams,
+            conditions=self._conditions,
+        )
 
     def precision(self) -> AbstractContextManager:
         """That of the network: bfloat16 with distances and sums in float32 on a GPU, float32 on a CPU."""
@@ -332,22 +345,3 @@ def _require_neighbors(blank: Blank, cutoff: float) -> None:
             f"structure {i} is too dilute: within the model's cutoff of {cutoff} Å an atom has {float(mean[i]):.2g} "
             "neighbours; ask for a higher density"
         )
-
-
-def _number_density(model: Model, density: float | None) -> float:
-    """Atoms an Å³ for a density in g/cm³."""
-    known = model.provenance.get("data", {})
-    if density is None:
-        density = known.get("density")
-    if density is None:
-        raise ValueError("`density` must be given: the model does not say that of its training data")
-    if not density > 0:
-        raise ValueError(f"`density` must be positive, got {density}")
-    species = model.denoiser.config.vocabulary.species
-    mass = float(known.get("mean_mass") or MASSES[list(species)].mean())
-    return density / (mass * AMU_PER_A3_IN_G_PER_CM3)
-
-
-def _require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}")

@@ -19,6 +19,7 @@ from amden.diffusion.hmc import HMCRecord, HMCState
 from amden.structure import Structures
 
 _ARRAYS = ("positions", "species", "cell", "n_atoms")
+_PROPERTY = "property."
 _RECORD = ("t", "energy", "probability", "step")
 
 
@@ -78,6 +79,7 @@ class Parts:
     def save(self, first: int, structures: Structures) -> None:
         """Keep a batch whose first structure has this number."""
         tensors = {name: getattr(structures, name) for name in _ARRAYS}
+        tensors |= {_PROPERTY + name: values for name, values in structures.properties.items()}
         storage.write(self.folder / f"{first:07d}.safetensors", tensors, {"request": self._request})
         self._state(first).unlink(missing_ok=True)
 
@@ -116,7 +118,8 @@ class Parts:
             stored = _read(path)
             if (stored.header or {}).get("request") == self._request:
                 positions, species, cell, n_atoms = (stored.tensors[name] for name in _ARRAYS)
-                kept[int(path.stem)] = Structures(positions, species, cell, n_atoms)
+                told = {k.removeprefix(_PROPERTY): v for k, v in stored.tensors.items() if k.startswith(_PROPERTY)}
+                kept[int(path.stem)] = Structures(positions, species, cell, n_atoms, told)
             else:
                 path.unlink()
         return kept

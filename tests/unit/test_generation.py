@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.diffusion.hmc import HMCConfig
-from amden.generation import Blank, automatic_batch_size, cell_blank, cubic_blank, generate, like_blank
+from amden.generation import automatic_batch_size, generate
 from amden.model import denoiser_of
 from amden.structure import Structures
 from amden.testing import diamond, random_structures

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from amden import generation
+from amden.blank import cubic_blank
 from amden.diffusion.hmc import HMCConfig
-from amden.generation import cubic_blank, generate
+from amden.generation import generate
 from amden.model import denoiser_of
 from amden.parts import Parts
 

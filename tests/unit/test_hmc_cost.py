@@ -8,8 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amden import generation
+from amden.blank import cubic_blank
 from amden.diffusion.hmc import HMCConfig, HMCRefinement
-from amden.generation import cubic_blank, generate
+from amden.generation import generate
 from amden.model import denoiser_of
 from amden.neighbors import neighbor_plan
 from amden.random import Streams, spawn_seeds
