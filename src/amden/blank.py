@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from amden.diffusion.corruption import filled_size
 from amden.elements import MASSES
