@@ -265,11 +265,9 @@ class Run:
                 f"the model to start from knows {model.denoiser.config.vocabulary}, "
                 f"the data hold {self._bare.config.vocabulary}"
             )
-        if list(model.denoiser.config.properties) != list(self._bare.config.properties):
-            raise ValueError(
-                f"the model to start from is conditioned on {list(model.denoiser.config.properties)}, "
-                f"the recipe asks for {list(self._bare.config.properties)}"
-            )
+        known, asked = sorted(model.denoiser.config.properties), sorted(self._bare.config.properties)
+        if known != asked:
+            raise ValueError(f"the model to start from is conditioned on {known}, the recipe asks for {asked}")
         own = self._bare.state_dict()
         given = dict(model.denoiser.state_dict())
         if self._bare.config.energy and not model.denoiser.config.energy:

@@ -52,12 +52,12 @@ class PropertyEmbedding(nn.Module):
 
 
 class NodeFeatures(nn.Module):
-    """[t, elements, property embeddings] of each atom (eq. 14)."""
+    """[t, elements, property embeddings] of each atom (eq. 14), properties in alphabetical order."""
 
     def __init__(self, scales: Mapping[str, PropertyScale], *, element_width: int, property_width: int) -> None:
         super().__init__()
         self.properties = nn.ModuleDict(
-            {name: PropertyEmbedding(scale, width=property_width) for name, scale in scales.items()}
+            {name: PropertyEmbedding(scale, width=property_width) for name, scale in sorted(scales.items())}
         )
         self._sizes = {name: scale.size or 1 for name, scale in scales.items()}
         self.width = 1 + element_width + property_width * len(scales)
