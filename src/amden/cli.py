@@ -62,6 +62,34 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
     cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Property asked for: 'shear_modulus=36 GPa'; again for another.")
+    ] = None,
+    composition: Annotated[
+        str | None,
+        typer.Option(
+            "--composition",
+            "--formula",
+            help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  [default: neutral where charges are known]",
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Weight w of guidance by targets.  [default: 1]", min=0)
+    ] = None,
+    guidance_kind: Annotated[
+        str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  [default: null]")
+    ] = None,
+    guide: Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")] = None,
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Allow targets outside the training data or at odds with each other.")
+    ] = False,
+    lean: Annotated[
+        float,
+        typer.Option(help="Lean towards the composition below this time t, before it is made exact.", min=0, max=1),
+    ] = 0.0,
+    restarts: Annotated[
+        int, typer.Option(help="Denoise unbalanced structures again from t = 0.4, up to so many times.", min=0)
+    ] = 0,
     seed: Seed = 0,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU]", min=1)
@@ -81,7 +109,11 @@ def generate(
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
     options = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
-    run_generate(model, out, sizes=sizes, **options, trajectory=trajectory, overwrite=overwrite)
+    if guidance_kind not in (None, "null", "model", "icg"):
+        raise ValueError(f"`--guidance-kind` must be null, model or icg, got {guidance_kind!r}")
+    asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
+    asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
+    run_generate(model, out, sizes=sizes, **options, **asked, trajectory=trajectory, overwrite=overwrite)
 
 
 @app.command()
@@ -215,11 +247,15 @@ def figure(
 
 
 @app.command()
-def models() -> None:
-    """List the shipped models."""
+def models(
+    model: Annotated[
+        str | None, typer.Argument(help="Tell more of this one: a name, a checkpoint, a run folder.")
+    ] = None,
+) -> None:
+    """List the shipped models, or tell what one knows: elements, conditions and their ranges."""
     from amden.commands import run_models
 
-    run_models()
+    run_models(model)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

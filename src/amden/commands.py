@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from amden.analysis.relaxation import potential_energies
 from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.config import from_dict, load_config, to_dict, to_yaml, with_overrides
 from amden.dataset import describe, load_dataset, split
+from amden.diffusion.composition import Neutral
 from amden.diffusion.hmc import HMCConfig, Steering
 from amden.generation import evaluations, generate
 from amden.io import TrajectoryWriter, check_output, write_structures
@@ -39,11 +41,13 @@ from amden.report import About, table
 from amden.report import write as write_report
 from amden.report.about import source, versions
 from amden.report.paths import write_paths
+from amden.request import Request
 from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.potentials import Potential
 from amden.simulate.protocol import POTENTIALS
 from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures, validate
+from amden.targets import box_density, model_table, outcome, read_request
 from amden.training import Progress as TrainingProgress
 from amden.training import train
 
@@ -93,21 +97,29 @@ def run_generate(
     batch_size: int | None,
     trajectory: Path | None,
     overwrite: bool,
+    guide: str | None = None,
+    **asked: Any,
 ) -> None:
-    """Body of `amden generate`."""
+    """Body of `amden generate`; `asked` are the options of `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
     where, path = pick_device(device), model_path(model)
     loaded = load_model(path, device=where)
-    blank, refine = _blank(loaded, **sizes), HMCConfig() if hmc else None
+    other = load_model(model_path(guide), device=where) if guide else None
+    wish, notes = read_request(loaded, guide=other, **asked)
+    blank, refine = _blank(loaded, wish, **sizes), HMCConfig() if hmc else None
+    wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
+    for note in notes:
+        err.print(f"  [yellow]note:[/] {note}")
     default = (HMC_STEPS if where.type == "cuda" else HMC_STEPS_CPU) if hmc else 200
     request = {"model": _digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
     request |= {"hmc": refine and to_dict(refine), "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy())}
+    request |= {"asked": wish.facts(), "guide": _digest(model_path(guide).read_bytes()) if guide else None}
     parts = None if trajectory else Parts(out, request)
     if hmc and steps is None and default < HMC_STEPS:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; the paper's {HMC_STEPS} (`--steps`) relax further")
     steps = steps or default
-    err.print(f"{model} on {where}: {len(blank)} structures, {_atoms(blank)} atoms each, {steps} steps, seed {seed}")
+    err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
     work = sum(evaluations(loaded, n_steps=steps, hmc=refine))
     if refine is not None:
         err.print(f"  Hamiltonian Monte Carlo: {work} evaluations of the network a structure")
@@ -125,6 +137,7 @@ def run_generate(
         result = generate(
             loaded,
             blank,
+            request=wish,
             seed=seed,
             n_steps=steps,
             hmc=refine,
@@ -139,6 +152,8 @@ def run_generate(
     write_structures(out, result, overwrite=overwrite)
     if parts is not None:
         parts.remove()
+    for line in outcome(result, wish):
+        print(line)
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
 
 
@@ -200,8 +215,22 @@ def _digest(*content: Any) -> str:
     return digest.hexdigest()
 
 
+def _fitting(wish: Request, model: Model, blank: Blank, *, by_default: bool) -> Request:
+    """The request without a neutrality that nobody asked for and that these numbers of atoms cannot have."""
+    try:
+        wish.check(model, blank.n_atoms, hmc=False)
+    except ValueError as error:
+        if not (by_default and isinstance(wish.composition, Neutral)):
+            raise
+        wish = replace(wish, composition=None)
+        wish.check(model, blank.n_atoms, hmc=False)
+        err.print(f"  [yellow]note:[/] {error}; elements are left as they come")
+    return wish
+
+
 def _blank(
     model: Model,
+    wish: Request,
     *,
     n: int | None,
     atoms: int | None,
@@ -215,7 +244,7 @@ def _blank(
         return like_blank(model, _loaded(like), n=n)
     if cell is not None:
         return cell_blank(model, n or 1, cell=_parsed_cell(cell), atoms=atoms, density=density)
-    return cubic_blank(model, n or 1, atoms=256 if atoms is None else atoms, density=density)
+    return cubic_blank(model, n or 1, atoms=256 if atoms is None else atoms, density=box_density(wish, density))
 
 
 def _parsed_cell(text: str) -> torch.Tensor:
@@ -228,9 +257,10 @@ def _parsed_cell(text: str) -> torch.Tensor:
     return numbers.reshape(3, 3) if len(numbers) == 9 else torch.diag(numbers.expand(3))
 
 
-def _atoms(blank: Blank) -> str:
+def _places(model: Model, blank: Blank) -> str:
     low, high = int(blank.n_atoms.min()), int(blank.n_atoms.max())
-    return str(low) if low == high else f"{low} to {high}"
+    kind = "atoms" if model.denoiser.config.ghost_density is None else "atoms and ghosts"
+    return f"{low} {kind}" if low == high else f"{low} to {high} {kind}"
 
 
 def run_train(
@@ -313,9 +343,12 @@ def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
         err.print(f"  [yellow]note:[/] {warning}")
 
 
-def run_models() -> None:
+def run_models(name: str | None = None) -> None:
     """Body of `amden models`."""
-    table = Table("model", "trained on", "steps", "density g/cm³", "path")
+    if name is not None:
+        Console(file=sys.stdout).print(model_table(name, load_model(model_path(name))))
+        return
+    table = Table("model", "trained on", "steps", "density g/cm³", "conditions", "path")
     for model in shipped_models():
         data = model.provenance.get("data", {})
         trained_on = f"{data.get('structures', '?')} × {data.get('source', '?')}"
@@ -324,6 +357,7 @@ def run_models() -> None:
             trained_on,
             str(model.provenance.get("steps", "?")),
             f"{data.get('density', float('nan')):.3f}",
+            ", ".join(model.provenance.get("recipe", {}).get("properties", [])) or "none",
             str(model.path),
         )
     Console(file=sys.stdout).print(table)
