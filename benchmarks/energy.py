@@ -1,9 +1,9 @@
 """Time and memory of the energy model: `python benchmarks/energy.py [--device cuda|cpu] [--layers 4] [--channels 8]`.
 
-`energy` is the energy with its gradient, what an iteration of Hamiltonian Monte Carlo does 16 times; `step` is a
-training step, which differentiates the gradient once more. Samples, ceilings and the floor are those of `network.py`: a
-gradient costs twice the forward pass, and the derivative of both twice as much again, so a step is nine forward
-passes.
+`score` is the forward pass of a score model of the same size, `energy` the energy with its gradient, `hmc` an iteration
+of Hamiltonian Monte Carlo with 15 evaluations, `step` a training step, which differentiates the gradient once more.
+Samples, ceilings and the floor are those of `network.py`: a gradient costs twice the forward pass, and the derivative
+of both twice as much again, so a step is nine forward passes.
 """
 
 import argparse
@@ -12,13 +12,18 @@ import time
 import torch
 from network import N_ATOMS, SIDE, ceilings, operations, timed, traffic
 
-from amden.diffusion.denoiser import Sample
+from amden.diffusion.denoiser import Noise, Sample
+from amden.diffusion.hmc import HMC_DRAW, Chain, hmc_iteration
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
+from amden.generation import CPU_CHUNK
 from amden.neighbors import expected_capacity, neighbor_plan
 from amden.nn.egnn import EGNNConfig
 from amden.nn.energy import EnergyModel
-from amden.nn.score import ScoreConfig
+from amden.nn.score import ScoreConfig, ScoreModel
+from amden.random import Streams, spawn_seeds
+
+N_VERLET = 15
 
 
 class Runs:
@@ -28,8 +33,11 @@ class Runs:
         torch.manual_seed(0)
         self.device = device
         self.model = EnergyModel(ScoreConfig(Vocabulary((14,)), egnn=config, energy=True), Diffusion()).to(device)
+        self.plain = ScoreModel(ScoreConfig(Vocabulary((14,)), egnn=config)).to(device)
+        self.plain.egnn.fuse(device)
         if compiled:
             self.model.network.compile(dynamic=False)
+            self.plain.network.compile(dynamic=False)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.adam = torch.optim.Adam(parameters, lr=1e-3, fused=device.type == "cuda")
 
@@ -46,6 +54,31 @@ class Runs:
         room = expected_capacity(self.sample.cell, self.sample.n_atoms, cutoff=cutoff, deviations=3.5)
         self.plan = neighbor_plan(self.sample.cell, self.sample.n_atoms, cutoff=cutoff, capacity=room)
 
+    def score(self) -> torch.Tensor:
+        with torch.no_grad(), self._precision():
+            return self.plain(self.sample, self.t, plan=self.plan, chunk=self._chunk).positions
+
+    def hmc(self) -> None:
+        """An iteration as a denoising does it, from a chain whose energy is known."""
+        with torch.no_grad(), self._precision():
+            noise = Noise(torch.zeros_like(self.sample.positions), self.sample.elements)
+            hmc_iteration(
+                self,
+                Chain(self.sample, torch.zeros_like(self.t, dtype=torch.float64), noise),
+                t=self.t,
+                step=torch.full_like(self.t, 0.1),
+                n_verlet=N_VERLET,
+                diffusion=Diffusion(),
+                streams=Streams.of(spawn_seeds(0, len(self.sample)), self.sample.n_atoms),
+                draw=HMC_DRAW,
+            )
+
+    def __call__(self, sample: Sample, t: torch.Tensor) -> Noise:
+        return self.energy_and_noise(sample, t)[1]
+
+    def energy_and_noise(self, sample: Sample, t: torch.Tensor) -> tuple[torch.Tensor, Noise]:
+        return self.model.energy_and_noise(sample, t, plan=self.plan, chunk=self._chunk)
+
     def energy(self) -> torch.Tensor:
         with torch.no_grad():
             return self._evaluated()[0]
@@ -57,16 +90,26 @@ class Runs:
         self.adam.step()
 
     def _evaluated(self):
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            return self.model.energy_and_noise(self.sample, self.t, plan=self.plan)
+        with self._precision():
+            return self.energy_and_noise(self.sample, self.t)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @property
+    def _chunk(self) -> int | None:
+        return None if self.device.type == "cuda" or torch.is_grad_enabled() else CPU_CHUNK
 
 
-def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float]) -> None:
-    """One line of the table for each of energy and step."""
+def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float], *, score: bool) -> None:
+    """One line of the table for each of the calls."""
     runs.batch(systems)
     config, cuda = runs.model.config.egnn, runs.device.type == "cuda"
     neighbors = N_ATOMS / SIDE**3 * 4.18879 * config.cutoff**3
-    for name, call, factor in (("energy", runs.energy, 3), ("step", runs.step, 9)):
+    calls = [("energy", runs.energy, 3), ("hmc", runs.hmc, 3 * N_VERLET), ("step", runs.step, 9)]
+    if score:
+        calls.insert(0, ("score", runs.score, 1))
+    for name, call, factor in calls:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
@@ -74,7 +117,9 @@ def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float]) -> N
         first = time.perf_counter() - start
         seconds = timed(call, runs.device, repeats=11 if cuda else 2, warmup=2 if cuda else 0) / systems
         work = factor * operations(config, neighbors)
-        floor = max(work / rates[0], traffic(config, neighbors, step=factor > 3, systems=systems) / rates[1])
+        evaluations = N_VERLET if name == "hmc" else 1
+        bytes_ = traffic(config, neighbors, step=name == "step", systems=systems)
+        floor = max(work / rates[0], evaluations * bytes_ / rates[1])
         memory = torch.cuda.max_memory_allocated() / 2**30 / systems if cuda else float("nan")
         print(f"{mode:9s} {name:7s} {systems:5d} {1e3 * seconds:10.3f} {memory:11.3f} {work / 1e9:8.2f}", end=" ")
         print(f"{1e3 * floor:9.4f} {seconds / floor:7.1f} {first:8.1f}", flush=True)
@@ -86,6 +131,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 8], help="samples at a time on a GPU")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds after which no further line is begun")
     options = parser.parse_args()
     device, start = torch.device(options.device), time.perf_counter()
@@ -93,14 +139,14 @@ def main() -> None:
     config = EGNNConfig(layers=options.layers, channels=options.channels)
     print(f"{device}: {rates[0] / 1e12:.2f} TFLOP/s in a product, {rates[1] / 1e9:.0f} GB/s in a copy; {config}")
     print("mode      what    batch  ms/sample  GiB/sample   GFLOP  floor/ms  ×floor  first/s")
-    plan = [("compiled", (32, 64, 8)), ("eager", (8,))] if device.type == "cuda" else [("eager", (1,))]
+    plan = [("compiled", options.batches), ("eager", (8,))] if device.type == "cuda" else [("eager", (1,))]
     for mode, batches in plan:
         runs = Runs(config, device, compiled=mode == "compiled")
         for systems in batches:
             if time.perf_counter() - start > options.budget:
                 print(f"{mode:9s} batch {systems}: no time left")
                 continue
-            report(runs, mode, systems, rates)
+            report(runs, mode, systems, rates, score=systems == batches[0])
 
 
 if __name__ == "__main__":

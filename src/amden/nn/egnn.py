@@ -7,7 +7,8 @@ and no scatter.
 
 The first linear layer of an edge MLP acts on [h_i, h_j, e_ij]; it is split into W_i h_i + W_j h_j + W_e e_ij, so that
 the large products run over atoms, not edges. Distances and the product with W_e stay in float32: at small noise the
-signal is a change of 0.01 Å, which bfloat16 features would round away.
+signal is a change of 0.01 Å, which bfloat16 features would round away. So do the node features between layers and, in
+an energy model, all products over atoms, which are few: else most of the energy's error is theirs (`amden.nn.energy`).
 """
 
 from collections.abc import Iterator
@@ -138,13 +139,27 @@ class _UnrolledProduct(torch.autograd.Function):
         return grad_features, grad_weight.to(weight.dtype)
 
 
+class PreciseLinear(nn.Linear):
+    """A linear layer in the precision of its weights, whatever autocast asks for.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     print(PreciseLinear(2, 2)(torch.ones(1, 2)).dtype)
+    torch.float32
+    """
+
+    def forward(self, input: Float[Tensor, "*n features"]) -> Float[Tensor, "*n out"]:
+        """As `nn.Linear`."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
 class EdgeMLP(nn.Module):
     """Two-layer perceptron on [h_i, h_j, e_ij]: linear, layer norm, SiLU, linear."""
 
-    def __init__(self, hidden: int, n_edge_features: int, out: int) -> None:
+    def __init__(self, hidden: int, n_edge_features: int, out: int, *, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
-        self.source = nn.Linear(hidden, hidden)
-        self.target = nn.Linear(hidden, hidden, bias=False)
+        self.source = linear(hidden, hidden)
+        self.target = linear(hidden, hidden, bias=False)
         self.edge = nn.Parameter(torch.randn(n_edge_features, hidden) * n_edge_features**-0.5)
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, out)
@@ -175,16 +190,15 @@ class EGNNLayer(nn.Module):
     fused: bool = False
     """Whether to take `amden.nn.fused` where it applies; see `EGNN.fuse`."""
 
-    def __init__(self, config: EGNNConfig) -> None:
+    def __init__(self, config: EGNNConfig, *, precise: bool = False) -> None:
         super().__init__()
         self.config = config
         hidden, k = config.hidden, config.channels
-        self.edge = EdgeMLP(hidden, k + 1, hidden)
+        linear = PreciseLinear if precise else nn.Linear
+        self.edge = EdgeMLP(hidden, k + 1, hidden, linear=linear)
         self.gate = nn.Linear(hidden, 1)
-        self.node = nn.Sequential(
-            nn.Linear(2 * hidden, hidden), nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, hidden)
-        )
-        self.coordinate = EdgeMLP(hidden, k + 1, k * k)
+        self.node = nn.Sequential(linear(2 * hidden, hidden), nn.LayerNorm(hidden), nn.SiLU(), linear(hidden, hidden))
+        self.coordinate = EdgeMLP(hidden, k + 1, k * k, linear=linear)
         nn.init.normal_(self.coordinate.out.weight, std=1e-3)
         nn.init.zeros_(self.coordinate.out.bias)
 
@@ -252,11 +266,12 @@ class EGNNLayer(nn.Module):
 class EGNN(nn.Module):
     """The stack of layers: node features in, node features and channel displacements out."""
 
-    def __init__(self, config: EGNNConfig, *, features: int) -> None:
+    def __init__(self, config: EGNNConfig, *, features: int, precise: bool = False) -> None:
+        """`precise`: products over atoms in float32 under autocast too."""
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(features, config.hidden)
-        self.layers = nn.ModuleList(EGNNLayer(config) for _ in range(config.layers))
+        self.embed = PreciseLinear(features, config.hidden)
+        self.layers = nn.ModuleList(EGNNLayer(config, precise=precise) for _ in range(config.layers))
 
     def forward(
         self,

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.schedule import Diffusion
 from amden.neighbors import NeighborPlan
-from amden.nn.egnn import EGNN
+from amden.nn.egnn import EGNN, PreciseLinear
 from amden.nn.embedding import NodeFeatures
 from amden.nn.score import Room, ScoreConfig, ScoreModel
 from amden.segment import centred, segment_sum
@@ -33,8 +33,8 @@ class AtomicEnergies(nn.Module):
         super().__init__()
         width = config.vocabulary.width
         self.features = NodeFeatures(config.properties, element_width=width, property_width=config.property_width)
-        self.egnn = EGNN(config.egnn, features=self.features.width)
-        self.head = nn.Linear(config.egnn.hidden, 1)
+        self.egnn = EGNN(config.egnn, features=self.features.width, precise=True)
+        self.head = PreciseLinear(config.egnn.hidden, 1)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(
