@@ -71,6 +71,7 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
         "q (1/Å)",
         "neighbours within 3.2 Å",
         "fraction of atoms with unusual coordination",
+        "radius of the largest void (Å)",
         "density (g/cm³)",
         "energy (eV/atom)",
         "energy, relaxed (eV/atom)",
@@ -93,8 +94,9 @@ def test_the_curves_drawn_are_those_measured(compared):
 
 def test_without_a_reference_there_are_no_differences(alone):
     axes = [a for part in figure(alone).subfigs for a in part.axes]
-    numbers = ["neighbours within 3.2 Å", "fraction of atoms with unusual coordination", "density (g/cm³)"]
-    assert labels(axes) == ["r (Å)", "bond angle (°)", "q (1/Å)", *numbers]
+    numbers = ["neighbours within 3.2 Å", "fraction of atoms with unusual coordination"]
+    rest = ["radius of the largest void (Å)", "density (g/cm³)"]
+    assert labels(axes) == ["r (Å)", "bond angle (°)", "q (1/Å)", *numbers, *rest]
     assert "difference" not in shown(alone)
     assert "coordination" in shown(alone)
 
@@ -114,7 +116,7 @@ def test_the_table_fits_a_terminal_of_80_columns(compared):
 
 
 def test_experiment_is_marked_where_it_has_the_glass(compared):
-    density = figures(compared)["numbers"].axes[2]
+    density = figures(compared)["numbers"].axes[3]
     (line,) = density.lines
     assert line.get_xdata()[0] == 2.285
     assert line.get_label() == "measured: 2.285"

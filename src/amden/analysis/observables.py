@@ -23,6 +23,7 @@ from amden.analysis.rdf import RDF, partial_rdf, rdf
 from amden.analysis.rings import covalent_cutoffs
 from amden.analysis.scattering import structure_factor
 from amden.analysis.validity import charged, overlapping
+from amden.analysis.voids import Voids, voids
 from amden.elements import atomic_number, scattering_length, symbol
 from amden.structure import Structures, validate
 
@@ -127,6 +128,7 @@ class Observables:
     scattering: StructureFactor
     radiation: str
     """What S(q) is seen with: neutrons, where the scattering lengths of all elements are known."""
+    voids: Voids
     density: Float[np.ndarray, " systems"]
     """Mass density in g/cm³."""
     overlapping: Bool[np.ndarray, " systems"]
@@ -178,7 +180,11 @@ class Observables:
         values = {"coordination": ("", self.coordination.per_system)}
         if self.partial_rdfs:
             values = {f"{name} neighbours": ("", c.per_system) for name, c in self.partial_coordinations.items()}
-        values |= {"defects": ("", self.defects), "density": ("g/cm³", self.density)}
+        values |= {
+            "defects": ("", self.defects),
+            "largest void": ("Å", self.voids.largest),
+            "density": ("g/cm³", self.density),
+        }
         values |= {name: ("eV/atom", energies) for name, energies in self.energies.items()}
         values |= {name: (UNITS.get(name, ""), numbers) for name, numbers in self.properties.items()}
         return {name: (unit, Sample.of(numbers, self.n_atoms)) for name, (unit, numbers) in values.items()}
@@ -254,6 +260,7 @@ def observe(
         partial_coordinations=by_element,
         usual=usual or _usual(by_element),
         scattering=s.smoothed(settings.q_width),
+        voids=voids(structures),
         radiation="neutron" if _tabulated(present) else "atoms",
         density=structures.density.cpu().double().numpy(),
         overlapping=overlapping(partial),

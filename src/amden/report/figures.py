@@ -38,6 +38,7 @@ STYLE: Final[dict[Any, Any]] = {
 _LABELS: Final = {
     "defects": "fraction of atoms with\nunusual coordination",
     "density": "density\n(g/cm³)",
+    "largest void": "radius of the\nlargest void (Å)",
     "energy": "energy\n(eV/atom)",
     "relaxed energy": "energy, relaxed\n(eV/atom)",
 }

@@ -137,6 +137,7 @@ def _observables(observables: Observables) -> dict[str, Any]:
             for name, c in o.partial_coordinations.items()
         },
         "defects": o.defects,
+        "voids": {"r_A": o.voids.edges, "fraction_outside": o.voids.mean, "largest_A": o.voids.largest},
         "overlapping": np.flatnonzero(o.overlapping),
         "charged": None if o.charged is None else np.flatnonzero(o.charged),
         "density_g_per_cm3": o.density,
