@@ -13,7 +13,7 @@ RECIPE = """
 properties: [shear_modulus]
 ghosts: {density: 0.09}
 egnn: {layers: 1, hidden: 16, channels: 2, cutoff: 4.0, n_norm: 10.0}
-training: {batch_size: 8, max_atoms: 150, validation: 2, log_every: 2, validate_every: 4, save_every: 2, warmup: 2}
+training: {batch_size: 8, max_atoms: 200, validation: 2, log_every: 2, validate_every: 4, save_every: 2, warmup: 2}
 """
 
 
