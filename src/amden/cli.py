@@ -27,6 +27,7 @@ KEPT = {
     "properties": "finished files are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
     "generate": "finished batches are kept, the same command goes on",
+    "design": "finished rounds are kept, the same command goes on",
     "train": "a checkpoint is kept, the same command with --resume goes on",
 }
 """What is left of an interrupted verb; the others write at their end."""
@@ -109,11 +110,58 @@ def generate(
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
     options = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
-    if guidance_kind not in (None, "null", "model", "icg"):
-        raise ValueError(f"`--guidance-kind` must be null, model or icg, got {guidance_kind!r}")
+    _check_guidance_kind(guidance_kind)
     asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
     asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
     run_generate(model, out, sizes=sizes, **options, **asked, trajectory=trajectory, overwrite=overwrite)
+
+
+@app.command()
+def design(
+    model: Annotated[
+        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for structures, tables and page; an interrupted design goes on.")],
+    target: Annotated[list[str], typer.Option(help="What a property is to be: 'shear_modulus=36 GPa'. Repeatable.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="What may be off: 2, or 'shear_modulus=2 GPa'.  [default: σ/4 of the training data]"),
+    ] = None,
+    n: Annotated[int, typer.Option(help="Structures wanted.", min=1)] = 10,
+    atoms: Annotated[int, typer.Option(help="Atoms in each structure, about.", min=1)] = 256,
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds at most.", min=1)] = 10,
+    per_round: Annotated[int | None, typer.Option(help="Structures a round.  [default: N]", min=1)] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Begin no further round after so long.")] = None,
+    training: Annotated[
+        Path | None, typer.Option("--train", help="What the model was trained on: tell how new the structures are.")
+    ] = None,
+    extrapolate: Annotated[bool, typer.Option("--extrapolate", help="Try targets outside the training data.")] = False,
+    guidance: Annotated[float | None, typer.Option(help="Weight of guidance; 0 is none.  [default: 1]")] = None,
+    guidance_kind: Annotated[str | None, typer.Option(help="null, model or icg.  [default: null]")] = None,
+    guide: Annotated[str | None, typer.Option(help="Unconditional model that guides.")] = None,
+    composition: Annotated[str | None, typer.Option(help="SiO2, 'Si:1 O:2', neutral or free.")] = None,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
+    hmc: Annotated[bool, typer.Option("--hmc", help="Relax while denoising; needs an energy model.")] = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Design structures: generate, relax and measure in rounds until enough of them meet the targets."""
+    from amden.design_commands import Budget, run_design
+
+    _check_guidance_kind(guidance_kind)
+    budget = Budget(n, rounds, per_round or n, max_minutes)
+    asked = {"extrapolate": extrapolate, "composition": composition, "guide": guide}
+    asked |= {"guidance": guidance, "kind": guidance_kind}
+    how = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "overwrite": overwrite}
+    sizes = {"atoms": atoms, "density": density, "training": training}
+    run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
+
+
+def _check_guidance_kind(kind: str | None) -> None:
+    if kind not in (None, "null", "model", "icg"):
+        raise ValueError(f"`--guidance-kind` must be null, model or icg, got {kind!r}")
 
 
 @app.command()

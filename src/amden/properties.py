@@ -199,6 +199,23 @@ def add_properties(
     return unknown
 
 
+def property_of(column: str) -> str | None:
+    """Name of the property that has this column.
+
+    >>> property_of("shear_modulus"), property_of("beauty")
+    ('moduli', None)
+    """
+    return next((name for name, entry in PROPERTIES.items() if column in entry.columns), None)
+
+
+def measured(structures: Structures, names: Sequence[str], tools: Tools) -> Structures:
+    """The structures with the columns of these properties added to theirs, in double precision."""
+    columns: dict[str, Tensor] = {}
+    for name in names:
+        columns |= _measured(PROPERTIES[name], structures, tools, tell=lambda _: None)
+    return replace(structures, properties={**structures.properties, **columns})
+
+
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")

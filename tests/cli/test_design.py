@@ -1,0 +1,105 @@
+"""`amden design` as a user types it, with an untrained model: what it makes cannot be right, but it is measured."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amden.cli import main
+from amden.diffusion.schedule import Diffusion
+from amden.diffusion.vocabulary import Vocabulary
+from amden.io import read_structures
+from amden.model import Model, save_model
+from amden.nn.egnn import EGNNConfig
+from amden.nn.embedding import PropertyScale
+from amden.nn.score import ScoreConfig, ScoreModel
+from amden.simulate.potentials import StillingerWeber
+from amden.simulate.relaxation import relax_structures
+
+SCALES = {
+    "density": PropertyScale(2.4, 0.1, quantiles=(2.0, 2.3, 2.4, 2.5, 2.8)),
+    "beauty": PropertyScale(0.0, 1.0, quantiles=(-2.0, 0.0, 2.0)),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    egnn = EGNNConfig(layers=1, hidden=8, channels=1, cutoff=4.0, n_norm=10.0)
+    denoiser = ScoreModel(ScoreConfig(Vocabulary((14,)), egnn=egnn, properties=SCALES))
+    save_model(
+        "model.safetensors", Model(denoiser.eval(), Diffusion(), {"data": {"density": 2.4, "mean_mass": 28.085}})
+    )
+    return tmp_path
+
+
+def design(*options: str) -> None:
+    sizes = ["--atoms", "24", "--steps", "8", "--device", "cpu", "--out", "best"]
+    main(["design", "model.safetensors", *sizes, *options])
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_is_kept_is_at_rest_and_as_measured(folder, capsys):
+    design("--target", "density=2400 kg/m³", "--tolerance", "0.4", "--n", "3", "--per-round", "4", "--rounds", "3")
+    found = read_structures("best/designs.extxyz")
+    assert 1 <= len(found) <= 3
+    assert found.properties["density"].numpy() == pytest.approx(found.density.numpy(), abs=1e-4)
+    assert np.all(abs(found.properties["density"].numpy() - 2.4) <= 0.4)
+    assert found.properties["target_density"].tolist() == [2.4] * len(found)
+    again = relax_structures(found, StillingerWeber(), device="cpu")
+    assert again.energy / 24 == pytest.approx(found.properties["potential_energy"].numpy(), abs=1e-4)
+    rows = table("best/designs.csv")
+    assert [float(row["density"]) for row in rows] == pytest.approx(found.properties["density"].tolist(), abs=1e-6)
+    assert [float(row["off_by_tolerances"]) for row in rows] == sorted(float(row["off_by_tolerances"]) for row in rows)
+    assert "structures meet the targets" in capsys.readouterr().out
+
+
+def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
+    hopeless = ["--target", "density=2.79", "--tolerance", "1e-6", "--n", "2"]
+    design(*hopeless, "--rounds", "1")
+    told = capsys.readouterr()
+    assert "none meets the targets; the closest" in told.out
+    assert "0 of 2 structures meet the targets after 1 rounds" in " ".join(told.err.split())
+    first = Path("best/rounds/round-000.safetensors").read_bytes()
+    design(*hopeless, "--rounds", "2", "--overwrite")
+    assert "going on after 1 rounds" in capsys.readouterr().err
+    assert Path("best/rounds/round-000.safetensors").read_bytes() == first
+    rounds = table("best/rounds.csv")
+    assert [row["round"] for row in rounds] == ["1", "2"]
+    assert float(rounds[1]["asked"]) > float(rounds[0]["asked"]) == 2.79  # what came out was too thin
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "beauty=1"], "'beauty' cannot be measured by amden"),
+        (
+            ["--target", "density=2.4", "--tolerance", "beauty=1"],
+            "`--tolerance beauty`: there is no target of that name",
+        ),
+        (["--target", "density=2.4", "--tolerance", "-1"], "the tolerance of a target must be positive"),
+        (["--target", "density=2.4", "--target", "beauty=0", "--tolerance", "1"], "write `--tolerance NAME=1`"),
+        (["--target", "density=9"], "outside the training data"),
+        (["--target", "density=2.4", "--guidance-kind", "magic"], "must be null, model or icg"),
+    ],
+)
+def test_what_cannot_be_designed_is_one_line(folder, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        design(*options)
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not Path("best").exists()
+
+
+def test_the_rounds_of_another_design_are_refused(folder, capsys):
+    design("--target", "density=2.4", "--tolerance", "0.5", "--n", "1", "--rounds", "1")
+    with pytest.raises(SystemExit):
+        design("--target", "density=2.5", "--tolerance", "0.5", "--n", "1", "--rounds", "1", "--overwrite")
+    assert "holds another design" in capsys.readouterr().err
