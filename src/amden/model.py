@@ -28,7 +28,7 @@ class Model:
 
 def denoiser_of(config: ScoreConfig, diffusion: Diffusion) -> ScoreModel:
     """The network of a configuration, with random weights."""
-    return EnergyModel(config, diffusion) if config.energy else ScoreModel(config)
+    return EnergyModel(config, diffusion) if config.energy else ScoreModel(config, diffusion)
 
 
 def save_model(path: str | Path, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amden.diffusion.corruption import corrupt, gaussian_noise
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
+from amden.model import denoiser_of
 from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.energy import EnergyModel
@@ -131,3 +133,19 @@ def test_nothing_is_kept_for_a_backward_where_autograd_is_off():
         found, noise = model.energy_and_noise(sample, two_times())
     assert not found.requires_grad
     assert not noise.positions.requires_grad
+
+
+def test_noise_of_elements_is_exact_where_hardly_any_is_left():
+    """The elements tell their own class at small t: an untrained network of either kind knows their noise to rounding."""
+    torch.manual_seed(0)
+    for energy in (False, True):
+        config = ScoreConfig(Vocabulary((8, 14), ghosts=True), {}, SMALL, energy=energy)
+        model = denoiser_of(config, DIFFUSION).double()
+        sample = random_sample([7], width=3)
+        clean = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 1, 2, 0, 1, 2, 0])]
+        t = torch.tensor([0.03], dtype=torch.float64)
+        noise = gaussian_noise(sample, torch.Generator().manual_seed(1))
+        noisy = corrupt(replace(sample, elements=clean), t, noise, DIFFUSION)
+        found = model(noisy, t).elements
+        # an energy's other terms depend on the elements too: untrained, they add noise of the order of σ
+        torch.testing.assert_close(found, noise.elements, rtol=1e-6, atol=0.5 if energy else 1e-8)

@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.schedule import Diffusion
 from amden.neighbors import NeighborPlan
+from amden.nn.classes import class_energy, scales
 from amden.nn.egnn import EGNN, PreciseLinear
 from amden.nn.embedding import NodeFeatures
 from amden.nn.score import Room, ScoreConfig, ScoreModel
@@ -29,12 +30,14 @@ from amden.segment import centred, segment_sum
 class AtomicEnergies(nn.Module):
     """The share of each atom in U."""
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, diffusion: Diffusion) -> None:
         super().__init__()
+        self.diffusion = diffusion
         width = config.vocabulary.width
         self.features = NodeFeatures(config.properties, element_width=width, property_width=config.property_width)
         self.egnn = EGNN(config.egnn, features=self.features.width, precise=True)
         self.head = PreciseLinear(config.egnn.hidden, 1)
+        self.elements = PreciseLinear(config.egnn.hidden, width) if width else None
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(
@@ -48,18 +51,23 @@ class AtomicEnergies(nn.Module):
         offset: Float[Tensor, "atoms neighbors 3"],
         chunk: int | None = None,
     ) -> Float[Tensor, " atoms"]:
-        """½ |x - x^(L)|² of the first channel + γ e (eq. 21)."""
+        """½ |x - x^(L)|² of the first channel + γ e (eq. 21), and σ_X times the energy of the elements."""
         features = self.features(t, elements, conditions, system)
         h, u = self.egnn(features, positions, target, offset, chunk=chunk)
-        return 0.5 * u[:, 0].square().sum(-1) + self.scale * self.head(h)[:, 0].to(positions.dtype)
+        each = 0.5 * u[:, 0].square().sum(-1) + self.scale * self.head(h)[:, 0].to(positions.dtype)
+        if self.elements is None:
+            return each
+        scale = scales(self.diffusion.elements, t, system)
+        energy = class_energy(self.elements(h).to(positions.dtype), elements, scale)
+        return each + self.diffusion.positions.sigma(t)[system] * energy
 
 
 class EnergyNetwork(nn.Module):
     """Energies of atoms on bare tensors with their gradient, in one forward and one backward pass."""
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, diffusion: Diffusion | None = None) -> None:
         super().__init__()
-        self.energies = AtomicEnergies(config)
+        self.energies = AtomicEnergies(config, diffusion or Diffusion())
         self._options: dict[str, Any] | None = None
         self._compiled: dict[Any, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {}
 
@@ -122,12 +130,8 @@ def _traced(function: Callable, *arguments: list[Tensor]) -> nn.Module:
 class EnergyModel(ScoreModel):
     """A score model whose noise is the gradient of an energy: an `EnergyDenoiser`."""
 
-    def __init__(self, config: ScoreConfig, diffusion: Diffusion) -> None:
-        super().__init__(config)
-        self.diffusion = diffusion
-
     def _network(self) -> nn.Module:
-        return EnergyNetwork(self.config)
+        return EnergyNetwork(self.config, self.diffusion)
 
     def forward(
         self,

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from amden.diffusion.denoiser import Noise, Sample
+from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
 from amden.neighbors import NeighborPlan, neighbor_matrix, neighbor_plan
 from amden.neighbors.edges import padding_offset
+from amden.nn.classes import class_noise, scales
 from amden.nn.egnn import EGNN, EGNNConfig
 from amden.nn.embedding import NodeFeatures, PropertyScale
 from amden.segment import centred
@@ -66,19 +68,19 @@ class ScoreNetwork(nn.Module):
         offset: Float[Tensor, "atoms neighbors 3"],
         chunk: int | None = None,
     ) -> tuple[Float[Tensor, "atoms 3"], Float[Tensor, "atoms classes"]]:
-        """ε_X = X - X^(L,0) of the first channel and ε_E from the node features (eq. 15)."""
+        """ε_X = X - X^(L,0) of the first channel (eq. 15), and logits of the classes from the node features."""
         features = self.features(t, elements, conditions, system)
         h, u = self.egnn(features, positions, target, offset, chunk=chunk)
-        noise = elements if self.elements is None else self.elements(h).to(positions.dtype)
-        return -u[:, 0], noise
+        logits = elements if self.elements is None else self.elements(h).to(positions.dtype)
+        return -u[:, 0], logits
 
 
 class ScoreModel(nn.Module):
     """Noise predictor of a noisy sample; equivariant, local, periodic."""
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, diffusion: Diffusion | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.diffusion = config, diffusion or Diffusion()
         self.network: nn.Module = self._network()
         self._plan: tuple[Tensor, Tensor, NeighborPlan] | None = None
 
@@ -107,7 +109,10 @@ class ScoreModel(nn.Module):
         cell stays the same tensor. `chunk` bounds memory: that many atoms at a time. With a `room` the network sees
         shapes of that size, whatever the sample's.
         """
-        positions, elements = self._seen(sample, t, plan, chunk, room)
+        positions, logits = self._seen(sample, t, plan, chunk, room)
+        elements = sample.elements
+        if self.config.vocabulary.width:
+            elements = class_noise(logits, elements, scales(self.diffusion.elements, t, sample.system))
         return Noise(centred(positions, sample.system, n_systems=len(sample)), elements)
 
     def with_network(self, network: nn.Module) -> "ScoreModel":
