@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import ase.io
 import pytest
 import torch
 
 from amden.cli import main
-from amden.io import read_structures, write_structures
+from amden.io import write_structures
 from amden.testing import random_structures
 
 RECIPE = """
@@ -45,11 +46,11 @@ def test_silica_with_a_target_from_data_to_structures(run, capsys):
     out = folder / "glass.extxyz"
     how = ["--n", "2", "--atoms", "30", "--steps", "4", "--device", "cpu", "--out", str(out), "--overwrite"]
     main(["generate", str(folder / "run"), *how, "--target", "shear_modulus=30000 MPa", "--formula", "SiO2"])
-    glass = read_structures(out)
-    for one in (glass.select([0]), glass.select([1])):
-        assert int((one.species == 8).sum()) == 2 * int((one.species == 14).sum()) > 0
-    assert glass.properties["target_shear_modulus"].tolist() == [30.0, 30.0]
-    assert glass.properties["changed_atoms"].min() >= 0
+    glass = ase.io.read(out, ":")
+    for one in glass:
+        assert one.symbols.count("O") == 2 * one.symbols.count("Si") > 0
+        assert one.info["target_shear_modulus"] == 30.0
+        assert one.info["changed_atoms"] >= 0
     said = capsys.readouterr().out
     assert "e an atom" in said
     assert "elements changed to be SiO2" in said

@@ -136,7 +136,7 @@ def test_nothing_is_kept_for_a_backward_where_autograd_is_off():
 
 
 def test_noise_of_elements_is_exact_where_hardly_any_is_left():
-    """The elements tell their own class at small t: an untrained network of either kind knows their noise to rounding."""
+    """Elements tell their own class at small t: an untrained network of either kind knows their noise."""
     torch.manual_seed(0)
     for energy in (False, True):
         config = ScoreConfig(Vocabulary((8, 14), ghosts=True), {}, SMALL, energy=energy)
