@@ -101,15 +101,14 @@ class Runs:
         return None if self.device.type == "cuda" or torch.is_grad_enabled() else CPU_CHUNK
 
 
-def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float], *, score: bool) -> None:
+def report(runs: Runs, mode: str, systems: int, rates: tuple[float, float], what: list[str]) -> None:
     """One line of the table for each of the calls."""
     runs.batch(systems)
     config, cuda = runs.model.config.egnn, runs.device.type == "cuda"
     neighbors = N_ATOMS / SIDE**3 * 4.18879 * config.cutoff**3
-    calls = [("energy", runs.energy, 3), ("hmc", runs.hmc, 3 * N_VERLET), ("step", runs.step, 9)]
-    if score:
-        calls.insert(0, ("score", runs.score, 1))
-    for name, call, factor in calls:
+    factors = {"score": 1, "energy": 3, "hmc": 3 * N_VERLET, "step": 9}
+    for name in what:
+        call, factor = getattr(runs, name), factors[name]
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
@@ -132,8 +131,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 8], help="samples at a time on a GPU")
+    parser.add_argument("--what", nargs="+", default=["score", "energy", "hmc", "step"], help="lines of the table")
+    parser.add_argument("--tf32", action="store_true", help="matrix products of float32 by TF32 cores, as in training")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds after which no further line is begun")
     options = parser.parse_args()
+    if options.tf32:
+        torch.set_float32_matmul_precision("high")
     device, start = torch.device(options.device), time.perf_counter()
     rates = ceilings(device)
     config = EGNNConfig(layers=options.layers, channels=options.channels)
@@ -146,7 +149,7 @@ def main() -> None:
             if time.perf_counter() - start > options.budget:
                 print(f"{mode:9s} batch {systems}: no time left")
                 continue
-            report(runs, mode, systems, rates, score=systems == batches[0])
+            report(runs, mode, systems, rates, options.what)
 
 
 if __name__ == "__main__":

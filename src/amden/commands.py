@@ -56,6 +56,9 @@ err = Console(stderr=True)
 HMC_STEPS = 2000
 """Denoising steps with Hamiltonian Monte Carlo, as in the paper."""
 
+LOG_SECONDS = 60.0
+"""Time between two lines on Hamiltonian Monte Carlo where there is no terminal to draw a bar on."""
+
 HMC_STEPS_CPU = 200
 """The same on a CPU, where the paper's number takes hours a structure."""
 
@@ -128,10 +131,18 @@ def run_generate(
         bar = stack.enter_context(progress_bar("{task.fields[note]}"))
         task = bar.add_task("generating", total=len(blank) * work, note="evaluations")
 
+        logged = started
+
         def show(done: int, now: Steering | None) -> None:
+            nonlocal logged
             bar.advance(task, done)
-            if now is not None:
-                bar.update(task, note=f"evaluations, acceptance {now.acceptance:.2f}, dt₀ {now.step:.2f}")
+            if now is None:
+                return
+            note = f"evaluations, acceptance {now.acceptance:.2f}, dt₀ {now.step:.2f}"
+            bar.update(task, note=note)
+            if not err.is_terminal and time.monotonic() - logged > LOG_SECONDS:
+                err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
+                logged = time.monotonic()
 
         film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
         result = generate(

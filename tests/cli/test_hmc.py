@@ -1,0 +1,55 @@
+"""`amden generate --hmc` as a user meets it."""
+
+from dataclasses import replace
+
+import pytest
+
+from amden import commands, generation
+from amden.cli import main
+from amden.io import read_structures
+from amden.model import denoiser_of, save_model
+
+
+@pytest.fixture
+def energy_checkpoint(tiny_model, tmp_path):
+    config = replace(tiny_model.denoiser.config, energy=True)
+    path = tmp_path / "energy.safetensors"
+    save_model(path, replace(tiny_model, denoiser=denoiser_of(config, tiny_model.diffusion)))
+    return path
+
+
+def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "HMC_STEPS_CPU", 8)
+    monkeypatch.setattr(commands, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "STEERING_EVERY", 2)
+    out = tmp_path / "g.extxyz"
+    main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "note: 8 steps on a CPU; the paper's 2000 (`--steps`) relax further" in told
+    assert "Hamiltonian Monte Carlo: 84 evaluations of the network a structure" in told
+    assert "s to go" in told
+    assert "68 of 84 evaluations, acceptance" in told
+    assert ", dt₀ 0." in told
+    assert len(read_structures(out)) == 1
+    assert not list(tmp_path.glob(".*.parts"))
+
+
+def test_an_interrupted_chain_goes_on(energy_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "SAVE_SECONDS", 0.0)
+    arguments = ["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--steps", "6", "--device", "cpu"]
+    main([*arguments, "--out", str(tmp_path / "whole.extxyz")])
+    keep, kept = generation.StateKeeper.now, []
+
+    def interrupted(self, state):
+        keep(self, state)
+        kept.append(1)
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(generation.StateKeeper, "now", interrupted)
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(tmp_path / "g.extxyz")])
+    assert [path.name for path in (tmp_path / ".g.extxyz.parts").iterdir()] == ["0000000.state"]
+    main([*arguments, "--out", str(tmp_path / "g.extxyz")])
+    assert len(kept) == 6
+    assert (tmp_path / "g.extxyz").read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
