@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.blank import like_blank
-from amden.diffusion.corruption import corrupt, encode, gaussian_noise
+from amden.diffusion.corruption import add_ghosts, corrupt, encode, gaussian_noise
 from amden.diffusion.hmc import HMCConfig, HMCRecord
 from amden.diffusion.sampler import time_grid
 from amden.generation import OnStep, automatic_batch_size, generate, memory_share
@@ -98,7 +98,10 @@ def _forward(
     times, columns = time_grid(model.diffusion, n_steps=n_steps)[:-1], []
     for chosen in torch.arange(len(reference)).split(batch_size):
         seeds = spawn_seeds(seed, len(chosen), first=int(chosen[0])).to(device)
-        part = encode(reference.select(chosen).to(device, dtype=torch.float32), denoiser.config.vocabulary)
+        given = reference.select(chosen).to(device, dtype=torch.float32)
+        if denoiser.config.ghost_density is not None:
+            given = add_ghosts(given, denoiser.config.ghost_density, Streams.of(seeds, given.n_atoms))
+        part = encode(given, denoiser.config.vocabulary)
         noise, found = gaussian_noise(part, Streams.of(seeds, part.n_atoms)), []
         for t in times.tolist():
             at = part.positions.new_full((len(part),), t)
