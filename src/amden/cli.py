@@ -27,6 +27,7 @@ KEPT = {
     "properties": "finished files are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
     "generate": "finished batches are kept, the same command goes on",
+    "sweep": "finished batches are kept, the same command goes on",
     "design": "finished rounds are kept, the same command goes on",
     "train": "a checkpoint is kept, the same command with --resume goes on",
 }
@@ -157,6 +158,38 @@ def design(
     how = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "overwrite": overwrite}
     sizes = {"atoms": atoms, "density": density, "training": training}
     run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
+
+
+@app.command()
+def sweep(
+    model: Annotated[
+        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for structures, tables and figure; an interrupted sweep goes on.")],
+    target: Annotated[str, typer.Option(help="Targets from one to another: 'shear_modulus=20:42:12 GPa' are twelve.")],
+    n: Annotated[int, typer.Option(help="Structures for each target.", min=1)] = 20,
+    atoms: Annotated[
+        str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
+    ] = "256",
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Weight of guidance; 0 is none.  [default: 1]")] = None,
+    guidance_kind: Annotated[str | None, typer.Option(help="null, model or icg.  [default: null]")] = None,
+    guide: Annotated[str | None, typer.Option(help="Unconditional model that guides.")] = None,
+    composition: Annotated[str | None, typer.Option(help="SiO2, 'Si:1 O:2', neutral or free.")] = None,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
+    hmc: Annotated[bool, typer.Option("--hmc", help="Relax while denoising; needs an energy model.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ask for a series of targets and show how far the structures follow (fig. 4 of the paper)."""
+    from amden.sweep_commands import run_sweep
+
+    _check_guidance_kind(guidance_kind)
+    asked = {"composition": composition, "guide": guide, "guidance": guidance, "kind": guidance_kind}
+    how = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
+    run_sweep(model, out, series=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **how, **asked)
 
 
 def _check_guidance_kind(kind: str | None) -> None:

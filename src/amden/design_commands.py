@@ -27,18 +27,15 @@ from amden.diffusion.hmc import HMCConfig
 from amden.generation import evaluations, generate
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
-from amden.panels import potential_of
 from amden.parts import Parts
 from amden.pretrained import model_path
-from amden.properties import Tools, measured, property_of
+from amden.properties import at_rest, property_of
 from amden.report import About
 from amden.report import write as write_report
 from amden.report.about import source, versions
 from amden.request import Request
 from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
-from amden.simulate.protocol import POTENTIALS
-from amden.simulate.relaxation import relax_structures
 from amden.storage import replacing
 from amden.structure import Structures
 from amden.targets import PROPERTY_UNITS, box_density, read_request, read_targets
@@ -190,22 +187,11 @@ class _Maker:
                 parts=parts,
                 on_step=lambda done, _: bar.advance(task, done),
             )
-        potential = potential_of(made)
-        if potential is None:
-            raise ValueError(
-                "no built-in potential was made for just the elements of the model: nothing can be measured"
-            )
-        name = next(name for name, each in POTENTIALS.items() if each is potential)
-        engine = choose_device(self.device.type)
-        with err.status(f"round {number + 1}: relaxing and measuring") if err.is_terminal else err.capture():
-            relaxed = relax_structures(made, potential, device=engine)
-            energy = torch.from_numpy(relaxed.energy / made.n_atoms.numpy())
-            whole = measured(relaxed.structures, self.names, Tools(name, engine))
-        lost = torch.from_numpy(~relaxed.converged)
-        columns = {k: v.masked_fill(lost, torch.nan) for k, v in whole.properties.items()}
+        with err.status(f"round {number + 1}: relaxing and measuring"):
+            found = at_rest(made, self.names, device=choose_device(self.device.type))
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}
         parts.remove()
-        return replace(whole, properties={**told, **columns, "potential_energy": energy})
+        return replace(found, properties={**told, **found.properties})
 
 
 class _Store:

@@ -226,8 +226,8 @@ def outcome(made: Structures, request: Request) -> Iterator[str]:
         amount = f"{float(changed.mean()):.3g} atoms a structure, at most {int(changed.max())}"
         yield f"elements changed to be {request.composition}: {amount}"
     if len(made) and request.targets:
-        asked = ", ".join(f"{name} = {v:g}" for name, v in request.targets.items() if isinstance(v, float))
-        yield f"asked for {asked}; density {float(made.density.mean()):.3f} g/cm³"
+        each = (f"{name} = {v:g}" if isinstance(v, float) else f"{name} of each" for name, v in request.targets.items())
+        yield f"asked for {', '.join(each)}; density {float(made.density.mean()):.3f} g/cm³"
 
 
 def model_table(name: str, model: Model) -> Table:
