@@ -64,10 +64,11 @@ class BuiltIn:
 
     @property
     def batch_size(self) -> int:
-        """Some tens of seconds of work on the CPU; on CUDA, one block a cell, every multiprocessor busy."""
+        """Some tens of seconds of work on the CPU; on CUDA, a block a cell and so many that the last ones to end, which
+        leave multiprocessors idle, are few among them."""
         if self.device == "cpu":
             return 8 * (cpu_count() or 1)
-        return 8 * torch.cuda.get_device_properties(0).multi_processor_count
+        return 40 * torch.cuda.get_device_properties(0).multi_processor_count
 
     def about(self) -> Mapping[str, Any]:
         """The processor, and the steps of a launch, which the means depend on in their last bits."""
