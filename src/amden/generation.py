@@ -292,7 +292,7 @@ class _Run:
         )
 
     def precision(self) -> AbstractContextManager:
-        """That of the network: bfloat16 with distances and sums in float32 on a GPU, float32 on a CPU."""
+        """On a GPU bfloat16 for most products of the network (`amden.nn.energy` has its price), else float32."""
         return torch.autocast("cuda", dtype=torch.bfloat16) if self._cuda else nullcontext()
 
     def __call__(self, sample: Sample, t: Tensor) -> Noise:

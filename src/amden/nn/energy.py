@@ -5,6 +5,23 @@ computes the gradient of U; only the energy itself and the elements' noise need 
 
     E = U/σ_X,    ε_X = σ_X ∂E/∂X = ∂U/∂X,    ε_E = σ_E ∂E/∂E = (σ_E/σ_X) ∂U/∂E
 
+On a GPU the products over edges, nearly all of the work, are in bfloat16; distances, node features, products over atoms
+and sums are not. A Metropolis test then compares energies that are wrong by so much (standard deviation in k_B T over
+noised cells of 256 atoms, six layers trained on annealed silicon, on a CPU, against float64):
+
+===== ======== =============== ========================
+t     float32  as it is here   all products in bfloat16
+===== ======== =============== ========================
+0.02  9e-5     0.31            0.84
+0.1   2e-5     0.06            0.45
+0.3   5e-6     0.03            0.09
+===== ======== =============== ========================
+
+Between the ends of trajectories it was 0.5, 0.3 and 0.03 k_B T, which turned round 11, 9 and 1 % of the decisions
+(`benchmarks/precision.py`). As the error is a function of the positions, the test is exact for an energy that far from
+E, in a cell of 765 degrees of freedom; the price is acceptance at small t, which the steering of dt₀ makes up for. On a
+CPU, where bfloat16 saves an eighth of the time, all is in float32.
+
 Training differentiates the gradient once more. `torch.compile` cannot do that through its own backward, so the gradient
 is first traced into a graph of plain operations, which is compiled like any other.
 """
