@@ -236,3 +236,28 @@ def test_an_atom_overlapping_its_own_image():
     )
     with pytest.raises(ValueError, match=r"0 and 0 are 0.400 Å apart"):
         check_overlaps(atom, min_distance=0.5)
+
+
+@pytest.mark.parametrize("width", [4.0, 5.0, 7.9])
+def test_one_side_of_images_is_enough_where_cells_are_thicker_than_the_cutoff(width):
+    """Eight images find what twenty-seven find, for atoms on planes of symmetry too."""
+    generator = torch.Generator().manual_seed(0)
+    strain = 0.1 * torch.rand((2, 3, 3), generator=generator)
+    cell = width * 1.2 * (torch.eye(3) + strain)
+    s = torch.rand((60, 3), generator=generator)
+    s[:8] = 0.5 * torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]])
+    n_atoms = torch.tensor([30, 30])
+    positions = torch.einsum("ai,aij->aj", s, cell[torch.arange(2).repeat_interleave(30)]).double()
+    plan = neighbor_plan(cell.double(), n_atoms, cutoff=4.0, dense=True)
+    assert plan.one_sided
+    assert len(plan.images) == (8 if width < 7 else 1)
+    whole = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)
+    both = replace(plan, images=whole, one_sided=False)
+    few, many = (neighbor_matrix(positions, plan.cell, n_atoms, cutoff=4.0, plan=p) for p in (plan, both))
+    assert torch.equal(few.n_neighbors, many.n_neighbors)
+
+    def distances(found):
+        r = positions[found.target] - positions[:, None] + found.offset
+        return r.square().sum(-1).sort(1).values
+
+    torch.testing.assert_close(distances(few), distances(many))

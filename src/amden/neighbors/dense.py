@@ -31,8 +31,8 @@ def dense_list(positions: Float[Tensor, "atoms 3"], plan: NeighborPlan) -> Neigh
         near = _squares(s, plan, systems, rows) < plan.cutoff**2
         b, i, candidate = near.nonzero().unbind(1)
         b, i, j = b + systems.start, i + rows.start, candidate // n_images
-        wrap = torch.round(s[b, j] - s[b, i]).long()
-        found.append((plan.first[b] + i, plan.first[b] + j, plan.images[candidate % n_images] - wrap))
+        shift = _shift(s[b, j] - s[b, i], candidate % n_images, plan)
+        found.append((plan.first[b] + i, plan.first[b] + j, shift.long()))
     if not found:
         none = plan.system.new_zeros(0)
         return NeighborList(none, none, plan.images.new_zeros(0, 3))
@@ -61,9 +61,7 @@ def _decoded(
     j, image = candidate // len(plan.images), candidate % len(plan.images)
     own = torch.arange(len(keys), device=keys.device)[:, None]
     slot = own if plan.equal else plan.slots[:, None]
-    shift = torch.round(s[slot] - s[plan.system[:, None] * plan.largest + j])
-    if len(plan.images) > 1:
-        shift = shift + plan.images.to(s.dtype)[image]
+    shift = _shift(s[plan.system[:, None] * plan.largest + j] - s[slot], image, plan)
     offset = lattice.cartesian(shift, plan.cell.to(s.dtype)[plan.system, None])
     target = torch.where(padding, own, plan.first[plan.system][:, None] + j)
     return target, torch.where(padding[..., None], padding_offset(plan.cutoff, s), offset)
@@ -96,7 +94,10 @@ def _squares(
     differences = [(c := s[:, None, :, a] - s[:, rows, None, a]) - torch.round(c) for a in range(3)]
     if len(plan.images) > 1:
         images = plan.images.to(s.dtype)
-        differences = [d[..., None] + images[:, a] for d, a in zip(differences, range(3), strict=True)]
+        steps = [_other_side(d)[..., None] if plan.one_sided else 1.0 for d in differences]
+        differences = [
+            d[..., None] + step * images[:, a] for a, (d, step) in enumerate(zip(differences, steps, strict=True))
+        ]
     else:
         differences = [d[..., None] for d in differences]
     L = plan.triangle.to(s.dtype)[systems, :, :, None, None, None]
@@ -106,11 +107,27 @@ def _squares(
         for row in range(column + 1, 3):
             component = torch.addcmul(component, differences[row], L[:, row, column])
         square = torch.addcmul(square, component, component)
-    square[:, :, rows, len(plan.images) // 2].diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    square[:, :, rows, plan.own].diagonal(dim1=1, dim2=2).fill_(torch.inf)
     if not plan.equal:
         square.masked_fill_(~plan.real[systems, None, :, None], torch.inf)
         square.masked_fill_(~plan.real[systems, rows, None, None], torch.inf)
     return square.flatten(2)
+
+
+def _other_side(difference: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """The step to the image on the other side: +1 for a negative difference, else -1."""
+    return 1.0 - 2.0 * (difference >= 0).to(difference.dtype)
+
+
+def _shift(
+    difference: Float[Tensor, "*any 3"], image: Int[Tensor, "*any"], plan: NeighborPlan
+) -> Float[Tensor, "*any 3"]:
+    """Lattice vectors to add to a fractional difference so that it becomes that of the image."""
+    wrap = torch.round(difference)
+    if len(plan.images) == 1:
+        return -wrap
+    images = plan.images.to(difference.dtype)[image]
+    return (images * _other_side(difference - wrap) if plan.one_sided else images) - wrap
 
 
 def _candidate_bits(plan: NeighborPlan) -> int:

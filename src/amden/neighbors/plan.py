@@ -45,13 +45,21 @@ class NeighborPlan:
     equal: bool
     """All systems have the same number of atoms."""
     images: Int[Tensor, "images 3"]
-    """Images of the dense search about the minimum image; the middle row is (0, 0, 0)."""
+    """Images of the dense search about the minimum image, each of which lies at fractional difference d in (-½, ½)."""
+    one_sided: bool
+    """Where all cells are thicker than the cutoff, only the image on the other side can be near: `images` then counts
+    steps against the sign of d and has 8 rows at most instead of 27."""
     bins: Int[Tensor, "systems 3"]
     """Bins of the binned search along each lattice vector."""
     reach: Float[Tensor, "systems 3"]
     """Cutoff in widths of a bin."""
     dense: bool
     """Search all pairs rather than bins."""
+
+    @property
+    def own(self) -> int:
+        """Row of `images` that is the minimum image itself."""
+        return 0 if self.one_sided else len(self.images) // 2
 
     @property
     def slots(self) -> Int[Tensor, " atoms"]:
@@ -102,7 +110,9 @@ def neighbor_plan(
     images = _image_reach(heights, cutoff)
     bins, reach = _bins(heights, sizes, cutoff)
     largest = int(sizes.max()) if len(sizes) else 0
-    n_images = int(torch.prod(2 * images + 1))
+    one_sided = bool((images <= 1).all()) and bool((heights >= cutoff).all())
+    sides = [torch.arange(0 if one_sided else -n, n + 1) for n in images.tolist()]
+    n_images = math.prod(map(len, sides))
     looked_at = sizes * torch.prod(2 * reach + 1, 1) * (1 + sizes / torch.prod(bins, 1))
     cheap = 0 < len(sizes) * largest**2 * n_images <= DENSE_ADVANTAGE * float(looked_at.sum())
     precise = cell.double()
@@ -118,7 +128,8 @@ def neighbor_plan(
         first=first_atom(n_atoms),
         largest=largest,
         equal=bool((sizes == largest).all()),
-        images=torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in images.tolist())).to(cell.device),
+        images=torch.cartesian_prod(*sides).to(cell.device),
+        one_sided=one_sided,
         bins=bins.to(cell.device),
         reach=reach.to(cell),
         dense=cheap if dense is None else dense,
