@@ -306,10 +306,7 @@ def run_train(
         # beside bfloat16 only thin products of distances are left; at the length of a bond TF32 rounds these by
         # 0.0003 Å, a fiftieth of the least noise. Generation keeps float32.
         torch.set_float32_matmul_precision("high")
-    # an energy model has a parameter that its gradient does not depend on: the energy of no atoms
-    strategy = "auto" if devices == 1 else "ddp_find_unused_parameters_true"
-    precision = "bf16-mixed" if cuda else "32-true"
-    fabric = Fabric(accelerator=where.type, devices=devices, strategy=strategy, precision=precision)
+    fabric = Fabric(accelerator=where.type, devices=devices, precision="bf16-mixed" if cuda else "32-true")
     fabric.launch()
     err.quiet = not fabric.is_global_zero
     err.print(f"training on {devices} × {where}: {len(parts.training)} structures, {len(parts.validation)} set aside")

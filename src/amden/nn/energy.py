@@ -54,6 +54,7 @@ class AtomicEnergies(nn.Module):
         self.features = NodeFeatures(config.properties, element_width=width, property_width=config.property_width)
         self.egnn = EGNN(config.egnn, features=self.features.width, precise=True)
         self.head = PreciseLinear(config.egnn.hidden, 1)
+        self.head.bias.requires_grad_(False)  # the same for every configuration: no gradient depends on it
         self.elements = PreciseLinear(config.egnn.hidden, width) if width else None
         self.scale = nn.Parameter(torch.ones(()))
 
