@@ -136,7 +136,7 @@ def generate(
             lead = driver(request, model, run, guide=other, streams=streams)
             if on_estimate is not None:
                 left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
-                on_estimate(run.seconds() * (left - sum(work[: kept.steps_done])))
+                on_estimate(run.seconds() * (1 + request.guided) * (left - sum(work[: kept.steps_done])))
                 on_estimate = None
             result, record = _denoised(run, lead, request, work, hmc, energies, kept, on_step, frame)
         except torch.OutOfMemoryError:

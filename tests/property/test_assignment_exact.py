@@ -90,3 +90,13 @@ def test_neutral_silica_with_ghosts_is_the_formula(n, seed, bias):
     by_charge = neutral.assigned(log_p, silica)
     by_formula = Formula({14: 1, 8: 2}).assigned(log_p, silica)
     assert score(log_p, by_charge) == pytest.approx(score(log_p, by_formula), abs=1e-8)
+
+
+@pytest.mark.parametrize("bias", [-6.0, 6.0])
+def test_far_from_neutral_is_as_exact_and_no_slower(bias):
+    """Nearly all of one element: without a price on charge the programme would need gigabytes here."""
+    silica = Vocabulary((8, 14), ghosts=True)
+    log_p = random_log_p(6000, 3, 1) + np.array([bias, 0.0, 0.0])
+    by_charge = Neutral({8: -2, 14: 4}).assigned(log_p, silica)
+    by_formula = Formula({14: 1, 8: 2}).assigned(log_p, silica)
+    assert score(log_p, by_charge) == pytest.approx(score(log_p, by_formula), abs=1e-7)

@@ -7,9 +7,12 @@ and pay as little as possible for what has to change; the cost of giving atom i 
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from math import gcd
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int
+
+_BISECTIONS: Final = 40
 
 
 def balanced(
@@ -17,15 +20,21 @@ def balanced(
 ) -> Int[np.ndarray, " atoms"]:
     """The likeliest classes whose charges add up to zero.
 
-    A dynamic programme over atoms and charge. In a cheapest solution no changes cancel, so they can be ordered such
-    that the charge never repeats on its way from Q to 0: there are at most m = |Q| + 2 D of them, D the largest
-    change. So only the m atoms that are cheapest for each size of change need to be looked at.
+    A price λ on charge, log p + λ q, changes nothing among neutral choices, so it is set such that the likeliest
+    classes with it have a charge Q near zero. A dynamic programme over atoms and charge does the rest. In a cheapest
+    solution no changes cancel, so they can be ordered such that the charge never repeats on its way from Q to 0: there
+    are at most m = |Q| + 2 D of them, D the largest change. So only the m atoms that are cheapest for each size of
+    change need to be looked at.
 
     Errors: `ValueError` where no classes add up to zero.
 
     >>> balanced(np.log([[0.6, 0.4], [0.9, 0.1]]), np.array([1, -1])).tolist()
     [1, 0]
     """
+    chosen = log_p.argmax(1)
+    if charges[chosen].sum() == 0:
+        return chosen
+    log_p = _priced(log_p, charges)
     chosen = log_p.argmax(1)
     total = int(charges[chosen].sum())
     if total == 0:
@@ -67,6 +76,26 @@ def balanced(
             chosen[atoms[row]] = classes[atoms[row], k]
             place -= sizes[k]
     return chosen
+
+
+def _priced(
+    log_p: Float[np.ndarray, "atoms classes"], charges: Int[np.ndarray, " classes"]
+) -> Float[np.ndarray, "atoms classes"]:
+    """log p + λ q for the λ, found by bisection, whose likeliest classes have a charge nearest to zero."""
+
+    def total(price: float) -> int:
+        return int(charges[(log_p + price * charges).argmax(1)].sum())
+
+    high = float(np.ptp(log_p)) + 1.0
+    low, best = -high, (abs(total(0.0)), 0.0)
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        charge = total(middle)
+        best = min(best, (abs(charge), middle))
+        if charge == 0:
+            break
+        low, high = (middle, high) if charge < 0 else (low, middle)
+    return log_p + best[1] * charges
 
 
 def proportioned(

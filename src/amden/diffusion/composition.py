@@ -21,6 +21,7 @@ k         `units`        formula units
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import Final
 
 import numpy as np
@@ -95,9 +96,22 @@ class Neutral:
         return balanced(log_p, np.array([0 if z == GHOST else self.charges[z] for z in vocabulary.classes]))
 
     def require(self, n_atoms: int, vocabulary: Vocabulary) -> None:
-        """`ValueError` where so many atoms of these charges cannot be neutral."""
-        self.assigned(np.zeros((n_atoms, len(vocabulary.classes))), vocabulary)
+        """`ValueError` where so many atoms of these charges cannot be neutral.
 
+        Above a hundred atoms this does not depend on whole neutral groups of two elements more or less.
+        """
+        if vocabulary.ghosts:
+            return
+        most, least = max(self.charges.values()), -min(self.charges.values())
+        group = (most + least) // gcd(most, least)
+        few = n_atoms if n_atoms <= _MANY else n_atoms % group + -(-_MANY // group) * group
+        try:
+            self.assigned(np.zeros((few, len(vocabulary.classes))), vocabulary)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f" {few} atoms", f" {n_atoms} atoms")) from None
+
+
+_MANY: Final = 100
 
 Constraint = Formula | Neutral
 
