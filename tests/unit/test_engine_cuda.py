@@ -12,8 +12,9 @@ import pytest
 from amden.simulate.engine import MDState, Segment, run, thermal_state
 from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.packing import random_packing
-from amden.simulate.potentials import StillingerWeber, munetoh_silica
+from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
 
+GLASS = bmp_shrm()
 SW, SILICA = StillingerWeber(), munetoh_silica()
 SEGMENT = Segment(5, temperature=(2000.0, 1000.0), pressure=1.0, interval=2)
 SIMULATION = f"""
@@ -21,7 +22,7 @@ import sys
 import jaxtyping
 import numpy as np
 from amden.simulate.engine import MDState, Segment, run
-from amden.simulate.potentials import StillingerWeber, munetoh_silica
+from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
 
 state, segment, potential = MDState(**np.load(sys.argv[1])), {SEGMENT!r}, eval(sys.argv[2])
 state, _ = run(state, potential, segment, device="cuda", n_steps=3)
@@ -45,12 +46,28 @@ def state():
     )
 
 
-@pytest.mark.parametrize("potential", [SW, SILICA], ids=["StillingerWeber()", "munetoh_silica()"])
+def ions():
+    """Of all elements, in a cell so small that images beyond the nearest count."""
+    positions, cell = random_packing(22, volume=14.5**3, min_distance=1.9, seed=1)
+    return thermal_state(
+        GLASS,
+        positions,
+        cell=cell[None],
+        n_atoms=np.array([22]),
+        seed=np.array([1]),
+        temperature=2000.0,
+        species=(np.arange(22) % 11).astype(np.uint8),
+    )
+
+
+@pytest.mark.parametrize("potential", [SW, SILICA, GLASS], ids=["StillingerWeber()", "munetoh_silica()", "bmp_shrm()"])
 def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, request, tmp_path):
     pytest.importorskip("numba_cuda")
     if potential is SILICA:
         kinds = (np.arange(len(state.species)) % 3 > 0).astype(np.uint8)
         state = replace(state, species=kinds)
+    if potential is GLASS:
+        state = ions()
     path = tmp_path / "state.npz"
     np.savez(path, **vars(state))
     # -W: integers of numpy complain when they wrap around, as they should here
@@ -76,9 +93,20 @@ def test_what_is_read_most_lies_in_shared_memory(potential):
     assert [Memory.of(potential, n).shared_lists for n in (64, 192, 256, 384, 512)] == [True, True, True, False, False]
     assert Memory.of(potential, 512).shared_moments == (potential is SW)
     for n in (64, 256, 512):
-        lists, near, moments = Memory.of(potential, n).elsewhere(7)
+        lists, near, moments, *_ = Memory.of(potential, n).elsewhere(7)
         assert {lists[0][0], near[0][0]} == {1 if n < 300 else 7}
         assert moments[0][0] == (7 if n == 512 and potential is SILICA else 1)
+
+
+def test_a_thousand_ions_leave_room_in_shared_memory():
+    """Long lists lie in global memory; what is read once a step goes there when it must."""
+    for n, motion in ((512, True), (768, True), (896, False), (1024, False)):
+        memory = Memory.of(GLASS, n)
+        assert (memory.shared_lists, memory.shared_motion) == (False, motion)
+        _, _, _, origin, _, far, contacts, counts = memory.elsewhere(5)
+        assert origin[0] == (1 if motion else 5, 3, n)
+        assert [shape for shape, _ in (far, contacts, counts)] == [(5, 1200, n), (5, 320, n), (5, 3, n)]
+    assert Memory.of(SW, 1024).elsewhere(5)[5][0] == (1, 1200, 1)
 
 
 def test_a_missing_device_is_named(state, monkeypatch):

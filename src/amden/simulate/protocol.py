@@ -15,12 +15,13 @@ from jaxtyping import Int64, UInt8
 from amden.elements import MASSES, atomic_number
 from amden.random import Streams
 from amden.simulate.engine import Segment
-from amden.simulate.potentials import Potential, StillingerWeber, munetoh_silica
+from amden.simulate.potentials import Potential, StillingerWeber, bmp_shrm, munetoh_silica
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
 
 POTENTIALS: Final[Mapping[str, Potential]] = {
     "stillinger-weber-si": StillingerWeber(),
     "tersoff-sio": munetoh_silica(),
+    "bmp-shrm": bmp_shrm(),
 }
 """Potentials a protocol may name."""
 

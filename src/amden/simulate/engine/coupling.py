@@ -48,16 +48,17 @@ def attendant(jit: Callable[[Callable], Any]) -> Any:
 
     Takes a sample, looks for failures and, unless this is the `last` step, moves thermostat and barostat. Returns the
     number of a failure or 0. `when` is the step, the progress along the ramp from 0 to 1 and the time in ps since the
-    last visit; `reaches` the shortest and the longest cutoff and the skin of the lists; `work` the `Workspace`.
+    last visit; `reaches` the shortest and the longest cutoff, the skin of the lists and the image cutoff; `work` the
+    `Workspace`.
     """
     update, sample, check, couple = metrics(jit), _sampler(jit), _checker(jit), _coupler(jit)
 
     def attend(n, seed, when, last, reaches, plan, cell, record, work):
-        shortest, longest, skin = reaches
+        shortest, longest, skin, image_cutoff = reaches
         total, control = work.total, work.control
         volume = update(cell, plan[TIMESTEP], work.metric, work.drift)
         soft = plan[MAX_DISPLACEMENT] < math.inf
-        failure = check(n, total, cell, volume, longest, soft)
+        failure = check(n, total, cell, volume, image_cutoff, soft)
         if failure != 0:
             return failure
         sample(n, volume, total, record)

@@ -11,31 +11,44 @@ from jaxtyping import Float64, Int64
 
 from amden.simulate.compiler import compiled
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
+from amden.simulate.engine.far import MOST_ATOMS, Far, Tally, tables_of
 from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.engine.systems import Systems
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential
 
 _MOST_LISTED, _MOST_NEAR = 160, 80
 """Room for neighbours of an atom in the list and within the cutoff."""
+_MOST_FAR, _MOST_CONTACTS = 2000, 500
+"""The same for the pairs that reach far."""
+_GRAIN = 20
+"""Sums over far pairs are whole numbers of 2^-20 eV/Å, up to 2048 eV/Å."""
 _MOST_ATOMS = 2**16 - 1
 """Indices have 16 bits. (Listing the neighbours takes n² anyway.)"""
-_SKIN = 1.0
-"""Å; only the speed depends on it."""
+_SKIN, _FAR_SKIN = 1.0, 1.5
+"""Å; only the speed depends on it. Long lists are dear to make."""
 
 
 @lru_cache(maxsize=1)
 def _machine() -> Machine:
     jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy", forceinline=True)
-    one = np.float32(1)
+    one, grain, over_grain = np.float32(1), np.float32(2**_GRAIN), np.float32(2.0**-_GRAIN)
     return Machine(
         jit=jit,
         exp=jit(lambda x: math.exp(x)),
         log=jit(lambda x: math.log(x)),
         sin=jit(lambda x: math.sin(x)),
         cos=jit(lambda x: math.cos(x)),
+        acos=jit(lambda x: math.acos(x)),
         rsqrt=jit(lambda x: one / math.sqrt(x)),
         inverse=jit(lambda x: one / x),
         nearest=jit(lambda x: np.int32(np.rint(x))),
+        tally=Tally(
+            together=64,
+            nothing=np.int32(0),
+            add=jit(lambda total, x: np.int32(total + np.int32(np.rint(x * grain)))),
+            told=jit(lambda total: np.float32(total) * over_grain),
+        ),
         sync=jit(lambda: None),
         any=jit(lambda x: x),
     )
@@ -50,8 +63,9 @@ def advance(
     plan: Float64[np.ndarray, " numbers"],
 ) -> Int64[np.ndarray, " systems"]:
     """Runs all systems in place; returns the failure of each."""
-    if systems.n_atoms.max() > _MOST_ATOMS:
-        raise ValueError(f"`n_atoms` must be at most {_MOST_ATOMS}, got {systems.n_atoms.max()}")
+    most = MOST_ATOMS if isinstance(potential, LongRanged) else _MOST_ATOMS
+    if systems.n_atoms.max() > most:
+        raise ValueError(f"`n_atoms` must be at most {most}, got {systems.n_atoms.max()}")
     kernels = {bool(d): _compiled(potential, diagonal=bool(d)) for d in np.unique(systems.diagonal())}
 
     def system(s: int) -> int:
@@ -82,8 +96,12 @@ def advance(
 
 @lru_cache(maxsize=8)
 def _compiled(potential: Potential, *, diagonal: bool) -> Any:
-    run = trajectory(_machine(), potential, skin=_SKIN, diagonal=diagonal)
-    rows, more_rows = potential.n_moments, potential.n_neighbor_moments
+    skin = _FAR_SKIN if isinstance(potential, LongRanged) else _SKIN
+    run = trajectory(_machine(), potential, skin=skin, diagonal=diagonal)
+    bonded = potential.bonded if isinstance(potential, LongRanged) else potential
+    rows, more_rows = bonded.n_moments, bonded.n_neighbor_moments
+    charges, table = tables_of(potential)
+    far_rows, contact_rows = (_MOST_FAR, _MOST_CONTACTS) if isinstance(potential, LongRanged) else (1, 1)
 
     def system(fixed, velocities, kicks, species, seed, step0, n_steps, ramp, plan, cell, record):
         n = fixed.shape[0]
@@ -104,6 +122,13 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
             n_listed=np.empty(n, np.int32),
             near=np.empty((n, most_near + 1), np.uint16).T,
             n_near=np.empty(n, np.int32),
+            far=Far(
+                charge=charges[species],
+                table=table,
+                listed=np.empty((n, far_rows), np.uint16).T,
+                contacts=np.empty((n, contact_rows), np.uint16).T,
+                counts=np.zeros((3, n), np.int32),
+            ),
             metric=np.empty(9, np.float32),
             drift=np.empty(9, np.float32),
             control=np.empty(N_CONTROLS, np.float32),

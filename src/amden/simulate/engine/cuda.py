@@ -15,7 +15,7 @@ from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.engine.systems import Systems
 from amden.simulate.potentials.potential import Potential
 
-_CAPACITIES = 64, 128, 192, 256, 384, 512
+_CAPACITIES = 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024
 """Atoms that the memory of a block is made for; one kernel each."""
 _WARP = 32
 """Threads come in multiples of this."""

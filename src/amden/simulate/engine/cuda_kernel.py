@@ -15,6 +15,7 @@ from numba import config, cuda
 
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
 from amden.simulate.engine.cuda_memory import SKIN, Memory
+from amden.simulate.engine.far import Far, Tally, tables_of
 from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.potentials.potential import Potential
 
@@ -45,12 +46,12 @@ def machine() -> Machine:
     if config.ENABLE_CUDASIM:
         rsqrt, inverse = (lambda x: one / np.sqrt(x)), (lambda x: one / x)
         nearest = lambda x: np.int32(np.rint(x))  # noqa: E731
-        exp, log, sin, cos = np.exp, np.log, np.sin, np.cos
+        exp, log, sin, cos, acos = np.exp, np.log, np.sin, np.cos, np.arccos
     else:
         from numba.cuda import libdevice
 
         exp, log, sin, cos = libdevice.fast_expf, libdevice.fast_logf, libdevice.fast_sinf, libdevice.fast_cosf
-        rsqrt, nearest = libdevice.rsqrtf, libdevice.float2int_rn
+        rsqrt, nearest, acos = libdevice.rsqrtf, libdevice.float2int_rn, libdevice.acosf
         inverse = jit(lambda x: libdevice.fast_fdividef(one, x))
     sync = jit(lambda: cuda.syncthreads())
     any_thread = jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0)
@@ -60,9 +61,13 @@ def machine() -> Machine:
         log=log,
         sin=sin,
         cos=cos,
+        acos=acos,
         rsqrt=rsqrt,
         inverse=inverse,
         nearest=nearest,
+        tally=Tally(
+            together=1, nothing=np.float32(0), add=jit(lambda total, x: total + x), told=jit(lambda total: total)
+        ),
         sync=sync,
         any=any_thread,
     )
@@ -73,20 +78,19 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     run = trajectory(machine(), potential, skin=SKIN, diagonal=diagonal)
     memory = Memory.of(potential, capacity)
     rows, listed_rows, near_rows, index = memory.moments, memory.listed, memory.near, memory.index
-    shared_lists, shared_moments = memory.shared_lists, memory.shared_moments
+    shared_lists, shared_moments, shared_motion = memory.shared_lists, memory.shared_moments, memory.shared_motion
+    charges, table = tables_of(potential)
+    far, n_charged, pairs = memory.far, capacity if memory.far else 1, table.shape[1]
     integer, real, double, long = np.int32, np.float32, np.float64, np.int64
 
     def launch(
         order, fixed_all, velocities, kicks, species, seed, step, n_atoms, offsets, cell, record,
-        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, moments_all, failure,
+        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, moments_all, origin_all, motion_all,
+        far_all, contacts_all, far_counts_all, failure,
     ):  # fmt: skip
         system, thread, n_threads = order[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockDim.x
         n, start = integer(n_atoms[system]), offsets[system]
         fixed = cuda.shared.array((3, capacity), integer)
-        origin = cuda.shared.array((3, capacity), integer)
-        velocity = cuda.shared.array((3, capacity), real)
-        force = cuda.shared.array((3, capacity), real)
-        kick = cuda.shared.array(capacity, real)
         kind = cuda.shared.array(capacity, np.uint8)
         n_listed = cuda.shared.array(capacity, np.uint8)
         n_near = cuda.shared.array(capacity, np.uint8)
@@ -95,6 +99,14 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
         control = cuda.shared.array(N_CONTROLS, real)
         total = cuda.shared.array(N_SUMS, double)
         verdict = cuda.shared.array(1, long)
+        charge = cuda.shared.array(n_charged, real)
+        contact_table = cuda.shared.array((4, pairs), real)
+        if shared_motion:
+            origin = cuda.shared.array((3, capacity), integer)
+            motion = cuda.shared.array((7, capacity), real)
+        else:
+            origin, motion = origin_all[cuda.blockIdx.x], motion_all[cuda.blockIdx.x]
+        velocity, force, kick = motion[:3], motion[3:6], motion[6]
         if shared_lists:
             listed = cuda.shared.array((listed_rows, capacity), index)
             near = cuda.shared.array((near_rows, capacity), index)
@@ -109,9 +121,18 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
             for d in range(3):
                 fixed[d, thread] = fixed_all[start + thread, d]
                 velocity[d, thread] = velocities[start + thread, d]
+        if far:
+            if thread < n:
+                charge[thread] = charges[species[start + thread]]
+            for k in range(thread, 4 * pairs, n_threads):
+                contact_table[k // pairs, k % pairs] = table[k // pairs, k % pairs]
+            block = cuda.blockIdx.x
+        else:
+            block = 0
         cuda.syncthreads()
+        pairs_work = Far(charge, contact_table, far_all[block], contacts_all[block], far_counts_all[block])
         work = Workspace(
-            fixed, origin, velocity, force, kick, kind, moments, listed, n_listed, near, n_near,
+            fixed, origin, velocity, force, kick, kind, moments, listed, n_listed, near, n_near, pairs_work,
             metric, drift, control, moments, total, verdict,
         )  # fmt: skip
         ramp = interval, ramp_start, ramp_length

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amden.simulate.engine import coupling as c
+from amden.simulate.engine.far import FarSums, Tally, far_sums
 from amden.simulate.engine.verlet import displacement, drifter, lister, reach, selector
+from amden.simulate.potentials.pair_sums import LongRanged, image_cutoff
 from amden.simulate.potentials.potential import Potential, Tools
 
 
@@ -33,12 +35,16 @@ class Machine:
     """sin of a float32 from 0 to π/2."""
     cos: Any
     """cos of a float32 from 0 to π/2."""
+    acos: Any
+    """arccos of a float32."""
     rsqrt: Any
     """1/√x of a float32."""
     inverse: Any
     """1/x of a float32."""
     nearest: Any
     """The int32 nearest to a float32."""
+    tally: Tally
+    """For sums over far pairs."""
     sync: Any
     """Waits for all threads of the system."""
     any: Any
@@ -70,6 +76,8 @@ class Workspace(NamedTuple):
     """Unsigned, atoms within the cutoff, [neighbour, atom]."""
     n_near: Any
     """Their numbers."""
+    far: Any
+    """The arrays of the sums over far pairs (`far.Far`)."""
     metric: Any
     """float32, the cell over 2³²."""
     drift: Any
@@ -111,6 +119,7 @@ def _tools(machine: Machine, vector: Any) -> Tools:
         log=machine.log,
         sin=machine.sin,
         cos=machine.cos,
+        acos=machine.acos,
         rsqrt=machine.rsqrt,
         inverse=machine.inverse,
         n_near=jit(lambda geometry, i: index(geometry.n_near[i])),
@@ -121,16 +130,18 @@ def _tools(machine: Machine, vector: Any) -> Tools:
     )
 
 
-def _forcer(machine: Machine, potential: Potential, vector: Any) -> Any:
-    """`forces(thread, n_threads, n, kicked, work)`: the forces and, if `kicked`, the half kick that ends a step.
+def _forcer(machine: Machine, tools: Tools, bonded: Potential, far: FarSums, vector: Any) -> Any:
+    """`forces(thread, n_threads, n, kicked, measured, work)`: the forces and, if `kicked`, the half kick that ends a
+    step.
 
-    Returns the thread's share of energy and virial, and whether an atom has more neighbours than there is room for.
+    Returns the thread's share of energy and virial, only if `measured` that of far pairs too, and whether an atom has
+    more neighbours than there is room for.
     """
-    select = selector(machine.jit, vector, reach(machine.jit, potential.cutoffs, skin=0.0))
-    first, second = potential.phases(_tools(machine, vector))
-    sync = machine.sync
+    select = selector(machine.jit, vector, reach(machine.jit, bonded.cutoffs, skin=0.0))
+    first, second = bonded.phases(tools)
+    sync, far_forces, far_measure = machine.sync, far.forces, far.measure
 
-    def forces(thread, n_threads, n, kicked, work):
+    def forces(thread, n_threads, n, kicked, measured, work):
         full = False
         geometry = Geometry(work.fixed, work.species, work.near, work.n_near, work.metric)
         for i in range(thread, n, n_threads):
@@ -143,6 +154,12 @@ def _forcer(machine: Machine, potential: Potential, vector: Any) -> Any:
             fx, fy, fz, e, w = second(i, geometry, work.moments)
             energy += e
             virial += w
+            gx, gy, gz = far_forces(i, work.fixed, work.metric, work.species, work.far)
+            fx, fy, fz = fx + gx, fy + gy, fz + gz
+            if measured:
+                e, w = far_measure(i, work.fixed, work.metric, work.species, work.far)
+                energy += e
+                virial += w
             work.force[0, i], work.force[1, i], work.force[2, i] = fx, fy, fz
             if kicked:
                 work.velocity[0, i] += work.kick[i] * fx
@@ -232,13 +249,16 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
     left in `work.verdict`.
     """
     vector = displacement(machine.jit, diagonal=diagonal)
-    build = lister(machine.jit, vector, reach(machine.jit, potential.cutoffs, skin=skin))
-    forces = _forcer(machine, potential, vector)
+    tools, bonded = _tools(machine, vector), potential.bonded if isinstance(potential, LongRanged) else potential
+    far = far_sums(tools, machine.tally, potential, vector, skin=skin, diagonal=diagonal)
+    build, build_far = lister(machine.jit, vector, reach(machine.jit, bonded.cutoffs, skin=skin)), far.build
+    forces = _forcer(machine, tools, bonded, far, vector)
     measure, move = _summer(machine), _mover(machine, vector, diagonal=diagonal)
     update, attend = c.metrics(machine.jit), c.attendant(machine.jit)
     sync, any_thread, real = machine.sync, machine.any, np.float32
-    shortest, longest = min(map(min, potential.cutoffs)), max(map(max, potential.cutoffs))
-    reaches, one, spare2 = (float(shortest), float(longest), float(skin)), real(1), real(skin**2 / 4)
+    shortest, longest = min(map(min, bonded.cutoffs)), potential.cutoff
+    reaches = float(shortest), float(longest), float(skin), float(image_cutoff(potential))
+    one, spare2 = real(1), real(skin**2 / 4)
 
     def run(thread, n_threads, n, seed, step0, n_steps, ramp, plan, cell, record, work):
         interval, ramp_start, ramp_length = ramp
@@ -258,10 +278,12 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
                     thread, n_threads, n, work.fixed, work.origin, work.metric, work.species, work.listed, work.n_listed
                 ):
                     overflow = 1.0
-            energy, virial, full = forces(thread, n_threads, n, local > 0, work)
+                if build_far(thread, n_threads, n, work.fixed, work.metric, work.species, work.far):
+                    overflow = 1.0
+            last, coupled = local == n_steps, (step0 + local) % interval == 0
+            energy, virial, full = forces(thread, n_threads, n, local > 0, coupled or last, work)
             if full:
                 overflow = 1.0
-            last, coupled = local == n_steps, (step0 + local) % interval == 0
             if coupled or last:
                 measure(thread, n_threads, n, half_step, energy, virial, overflow, work)
                 if thread == 0:

@@ -13,6 +13,7 @@ from amden.random import Streams
 from amden.simulate.engine.coupling import N_OBSERVABLES, N_SAMPLES, RECORD
 from amden.simulate.engine.state import MDState, Observables, Record, Segment
 from amden.simulate.engine.systems import Systems
+from amden.simulate.potentials.pair_sums import image_cutoff
 from amden.simulate.potentials.potential import Potential
 from amden.units import AMU_A2_PER_PS2, EV_PER_A3_IN_GPA, KB
 
@@ -124,9 +125,10 @@ def _check(state: MDState, potential: Potential) -> None:
     if volumes.min() < 1e-6:
         raise ValueError(f"`cell` must enclose a volume, got {volumes.min()} Å³ in system {volumes.argmin()}")
     heights = (1.0 / np.linalg.norm(np.linalg.inv(state.cell), axis=1)).min(axis=1)
-    if heights.min() < 2.0 * potential.cutoff:
+    least = 2.0 * image_cutoff(potential)
+    if heights.min() < least:
         raise ValueError(
-            f"`cell` must be at least twice the cutoff high ({2.0 * potential.cutoff:.3f} Å), "
+            f"`cell` must be at least twice the cutoff high ({least:.3f} Å), "
             f"got {heights.min():.3f} Å in system {heights.argmin()}"
         )
 

@@ -16,12 +16,12 @@ What damping takes away is smooth in x = (αr)², so no error function is needed
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
 
-from amden.simulate.potentials.potential import Tools
+from amden.simulate.potentials.potential import Potential, Tools
 
 COULOMB: Final = 14.399645
 """k in eV Å: the six decimals of LAMMPS' metal units."""
@@ -95,6 +95,34 @@ class PairSums:
         return np.array([[c.a, c.P, c.Q, c.B] for c in self.contacts]).T
 
 
+@runtime_checkable
+class LongRanged(Potential, Protocol):
+    """A potential whose larger part is `PairSums`, so that the engine can sum them apart, over lists of their own."""
+
+    @property
+    def bonded(self) -> Potential:
+        """The rest, of few neighbours and the same species."""
+        ...
+
+    @property
+    def pair_sums(self) -> PairSums:
+        """The larger part."""
+        ...
+
+
+def image_cutoff(potential: Potential) -> float:
+    """Å: an atom of the engine may meet only the nearest image of another within this distance.
+
+    >>> from amden.simulate.potentials import StillingerWeber, bmp_shrm
+    >>> round(image_cutoff(StillingerWeber()), 3), image_cutoff(bmp_shrm())
+    (3.771, 7.0)
+    """
+    if not isinstance(potential, LongRanged):
+        return potential.cutoff
+    sums = potential.pair_sums
+    return max(potential.bonded.cutoff, sums.contact_cutoff, 0.5 * sums.cutoff)
+
+
 def polynomial(coefficients: Sequence[float], tools: Tools) -> Any:
     """The compiled polynomial with these coefficients, the constant first."""
 
@@ -115,11 +143,11 @@ def _smooth_part(power: int, sums: PairSums, tools: Tools) -> Any:
     t, weights = 0.5 * (nodes + 1.0), 0.5 * weights * 2.0 ** (1 + power // 2) / math.sqrt(math.pi)
     widest = (sums.damping * sums.cutoff) ** 2
 
-    def integral(y: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * widest * np.multiply.outer(y + 1.0, t**2)) @ (weights * t**power)
-
-    chebyshev = np.polynomial.chebyshev
-    series = polynomial(chebyshev.cheb2poly(chebyshev.chebinterpolate(integral, _DEGREES[tools.real])).tolist(), tools)
+    chebyshev, degree = np.polynomial.chebyshev, _DEGREES[tools.real]
+    points = chebyshev.chebpts1(degree + 1)
+    values = np.exp(-0.5 * widest * np.multiply.outer(points + 1.0, t**2)) @ (weights * t**power)
+    coefficients = chebyshev.cheb2poly(chebyshev.chebfit(points, values, degree))
+    series = polynomial(coefficients.tolist(), tools)
     one, scale = tools.real(1), tools.real(2.0 / sums.cutoff**2)
     return tools.jit(lambda r2: series(r2 * scale - one))
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int64
 
 from amden.simulate.potentials import Potential
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.batch import Batch
 from amden.units import EV_PER_A3_IN_GPA
@@ -91,7 +92,7 @@ def relax(
 def _run(batch: Batch, potential: Potential, device: str, progress: Callable[[int], None] | None) -> None:
     """All systems; those that want more room for neighbours once more from the start, with twice the room."""
     advance = _advance(device)
-    room, done = _ROOM, 0
+    room, done = max(_ROOM, potential.most_near) if isinstance(potential, LongRanged) else _ROOM, 0
 
     def count(n: int) -> None:
         nonlocal done
