@@ -9,7 +9,7 @@ from amden.dataset import Split, split
 from amden.model import load_model
 from amden.nn.egnn import EGNNConfig
 from amden.nn.energy import EnergyModel
-from amden.recipe import Recipe, TrainingConfig, learning_rate, score_config
+from amden.recipe import GhostConfig, Recipe, TrainingConfig, learning_rate, score_config
 from amden.structure import concatenate
 from amden.testing import diamond, random_structures
 from amden.training import data_facts, train
@@ -202,3 +202,30 @@ def test_a_run_can_begin_with_the_weights_of_a_model(fabric, parts, tmp_path):
     conditioned = replace(still, properties=("x",))
     with pytest.raises(ValueError, match=r"is conditioned on \[\], the recipe asks for \['x'\]"):
         train(conditioned, Split(*labelled), tmp_path / "f", fabric=fabric, start=first)
+
+
+def test_mixed_sizes_with_fresh_ghosts_go_on_bit_for_bit(fabric, tmp_path):
+    """Ghosts are a function of seed and step like all else; an `max_atoms` batch holds no more than that."""
+    made = random_structures([8, 10, 12] * 6, species=(8, 14), seed=1, dtype=torch.float32)
+    labelled = replace(made, properties={"x": torch.arange(18.0)})
+    loop = replace(LOOP, steps=6, max_atoms=120, log_every=1)
+    recipe = Recipe(properties=("x",), ghosts=GhostConfig(density=0.08), egnn=EGNN, training=loop)
+    data = split(labelled, validation=4)
+    whole = train(recipe, data, tmp_path / "whole", fabric=fabric)
+    assert whole.denoiser.config.ghost_density == 0.08
+    assert whole.denoiser.config.vocabulary.ghosts
+
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, tmp_path / "parts", fabric=fabric, progress=stop)
+    resumed = train(recipe, data, tmp_path / "parts", fabric=fabric, resume=True)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    kept = load_model(tmp_path / "whole" / "model.safetensors").denoiser.config
+    assert kept == whole.denoiser.config
+    with pytest.raises(ValueError, match=r"`ghosts.density` 0\.001 adds no ghosts: the data have 0\.0"):
+        train(replace(recipe, ghosts=GhostConfig(density=0.001)), data, tmp_path / "few", fabric=fabric)
+    with pytest.raises(ValueError, match="`max_atoms` must be positive, got 0"):
+        TrainingConfig(max_atoms=0)
