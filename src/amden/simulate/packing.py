@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from amden.simulate.compiler import compiled
 
@@ -11,6 +11,10 @@ _DENSEST = 0.38
 """Volume fraction of spheres at which random sequential addition jams (Talbot, Schaaf, Tarjus, Mol. Phys. 72, 1397)."""
 _ATTEMPTS = 5_000
 """Trials for an atom, on average, before giving up."""
+_ION_ATTEMPTS = 20_000
+"""Trials for an ion."""
+_SHRINKAGE, _SHRINKINGS = 0.98, 35
+"""Of the distances between ions: to half at most."""
 
 
 def random_packing(
@@ -81,3 +85,66 @@ def _place(n_atoms, length, min_distance, rng):
             if i == n_atoms:
                 return positions
     return None
+
+
+def random_ion_packing(
+    species: Int[np.ndarray, " atoms"],
+    *,
+    volume: float,
+    min_distances: Float64[np.ndarray, "species species"],
+    seed: int,
+) -> tuple[Float64[np.ndarray, "atoms 3"], Float64[np.ndarray, "3 3"]]:
+    """Positions in a periodic cube of `volume` (Å³) with a least distance (Å) for each pair of species, and the cell.
+
+    Species are put down in the order of their widest distance. Where they cannot all find room, distances shrink by
+    2 % at a time, all alike.
+
+    >>> salt = np.array([0] * 20 + [1] * 20)
+    >>> positions, _ = random_ion_packing(salt, volume=1000.0, min_distances=np.array([[3.0, 2.0], [2.0, 3.0]]), seed=1)
+    >>> positions.shape
+    (40, 3)
+    """
+    if len(species) < 1 or species.min() < 0 or species.max() >= len(min_distances):
+        raise ValueError(f"`species` must be one number an atom, below {len(min_distances)}")
+    if not 0.0 < volume < math.inf:
+        raise ValueError(f"`volume` must be positive, got {volume}")
+    if not (min_distances >= 0.0).all() or not (min_distances == min_distances.T).all():
+        raise ValueError("`min_distances` must be symmetric and not negative")
+    length, rng = volume ** (1.0 / 3.0), np.random.default_rng(seed)
+    present = np.unique(species)
+    widest = min_distances[np.ix_(present, present)].max(axis=1)
+    order = np.argsort(-widest[np.searchsorted(present, species)], kind="stable")
+    shrunk = np.minimum(min_distances, length)
+    for _ in range(_SHRINKINGS):
+        placed = _place_ions(species[order].astype(np.int64), length, shrunk, rng)
+        if placed is not None:
+            positions = np.empty_like(placed)
+            positions[order] = placed
+            return positions, length * np.eye(3)
+        shrunk = _SHRINKAGE * shrunk
+    raise ValueError(f"`volume` {volume} Å³ has no room for {len(species)} atoms even at half the `min_distances`")
+
+
+@compiled()
+def _place_ions(species, length, min_distances, rng):
+    """Positions, or None when an atom finds no room."""
+    positions = np.empty((len(species), 3))
+    for i in range(len(species)):
+        free = False
+        for _ in range(_ION_ATTEMPTS):
+            x, y, z = length * rng.random(), length * rng.random(), length * rng.random()
+            free = True
+            for j in range(i):
+                dx, dy, dz = x - positions[j, 0], y - positions[j, 1], z - positions[j, 2]
+                dx -= length * np.rint(dx / length)
+                dy -= length * np.rint(dy / length)
+                dz -= length * np.rint(dz / length)
+                if dx * dx + dy * dy + dz * dz < min_distances[species[i], species[j]] ** 2:
+                    free = False
+                    break
+            if free:
+                positions[i, 0], positions[i, 1], positions[i, 2] = x, y, z
+                break
+        if not free:
+            return None
+    return positions
