@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from amden.simulate.packing import random_packing
+from amden.simulate.packing import ion_distances, random_ion_packing, random_packing
 
 
 @pytest.mark.parametrize(("n", "min_distance"), [(1, 2.0), (2, 2.0), (3, 2.3), (256, 2.2), (3000, 2.2), (64, 0.0)])
@@ -48,3 +48,49 @@ def test_the_impossible_is_refused(change, message):
         arguments["volume"] = 100 * 7.24 / 0.378
     with pytest.raises(ValueError, match=message):
         random_packing(arguments.pop("n_atoms"), **arguments)
+
+
+GLASS = ["Si", "O", "Li", "K"]
+
+
+def least(positions, species, length, pair):
+    a, b = (positions[species == s] for s in pair)
+    shift = a[:, None] - b
+    far = np.linalg.norm(shift - length * np.rint(shift / length), axis=2)
+    return far[far > 0].min()
+
+
+def test_ions_keep_the_distances_of_their_pair():
+    species, wanted = np.repeat([0, 1, 2, 3], [60, 150, 50, 10]), ion_distances(GLASS)
+    positions, cell = random_ion_packing(species, volume=270 / 0.06, min_distances=wanted, seed=2)
+    again, _ = random_ion_packing(species, volume=270 / 0.06, min_distances=wanted, seed=2)
+    np.testing.assert_array_equal(positions, again)
+    for pair in ((s, t) for s in range(4) for t in range(s + 1)):
+        assert least(positions, species, cell[0, 0], pair) >= wanted[pair] * (1 - 1e-9)
+    assert least(positions, species, cell[0, 0], (0, 1)) < 2.0
+
+
+def test_dense_ions_are_put_closer_all_alike():
+    species, wanted = np.repeat([0, 1], [70, 140]), ion_distances(GLASS[:2])
+    positions, cell = random_ion_packing(species, volume=210 / 0.11, min_distances=wanted, seed=2)
+    ratio = [least(positions, species, cell[0, 0], pair) / wanted[pair] for pair in ((0, 0), (0, 1), (1, 1))]
+    assert 0.5 < min(ratio) < 0.97
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"species": np.array([0, 2])}, "`species` must be one number an atom, below 2"),
+        ({"volume": 0.0}, "`volume` must be positive, got 0.0"),
+        ({"min_distances": np.array([[1.0, 2.0], [1.0, 1.0]])}, "`min_distances` must be symmetric and not negative"),
+        (
+            {"species": np.zeros(200, int), "volume": 200.0},
+            "has no room for 200 atoms even at half the `min_distances`",
+        ),
+    ],
+)
+def test_impossible_ions_are_refused(change, message):
+    given = {"species": np.array([0, 1]), "volume": 1000.0, "min_distances": ion_distances(["Si", "O"]), "seed": 1}
+    given |= change
+    with pytest.raises(ValueError, match=message):
+        random_ion_packing(given.pop("species"), **given)

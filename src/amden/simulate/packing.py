@@ -1,10 +1,12 @@
 """Random starts: atoms put down one after the other where there is room (random sequential addition)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int
 
+from amden.elements import COVALENT_RADII, FORMAL_CHARGES, atomic_number
 from amden.simulate.compiler import compiled
 
 _DENSEST = 0.38
@@ -15,6 +17,8 @@ _ION_ATTEMPTS = 20_000
 """Trials for an ion."""
 _SHRINKAGE, _SHRINKINGS = 0.98, 35
 """Of the distances between ions: to half at most."""
+_ANIONS_APART, _CATIONS_APART, _BOND = 2.1, 2.4, 0.85
+"""Å, Å, and of the sum of two covalent radii."""
 
 
 def random_packing(
@@ -85,6 +89,20 @@ def _place(n_atoms, length, min_distance, rng):
             if i == n_atoms:
                 return positions
     return None
+
+
+def ion_distances(symbols: Sequence[str]) -> Float64[np.ndarray, "species species"]:
+    """Least distances (Å) for a random start of ions: like charges apart, so that nothing explodes.
+
+    Opposite charges 0.85 times the sum of their covalent radii, anions 2.1 Å, cations 2.4 Å.
+
+    >>> ion_distances(["Si", "O", "K"]).round(2).tolist()
+    [[2.4, 1.5, 2.4], [1.5, 2.1, 2.29], [2.4, 2.29, 2.4]]
+    """
+    charges = np.array([FORMAL_CHARGES[symbol] for symbol in symbols])
+    radii = COVALENT_RADII[[atomic_number(symbol) for symbol in symbols]]
+    alike = np.where(charges[:, None] < 0, _ANIONS_APART, _CATIONS_APART)
+    return np.where(np.multiply.outer(charges, charges) > 0, alike, _BOND * np.add.outer(radii, radii))
 
 
 def random_ion_packing(
