@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from amden.blank import Blank
+from amden.diffusion.belief import beliefs
 from amden.diffusion.corruption import corrupt, decode, gaussian_noise, prior
 from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
 from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, Steering
@@ -229,6 +230,8 @@ def _denoised(
             if not bool(bad.any()):
                 break
             end = _restarted(end, bad, lead, run, attempt=attempt, n_steps=len(work) - 1)
+        if request.composition is not None and vocabulary.width and bool(misfits(end, request, vocabulary).any()):
+            end = replace(end, elements=beliefs(lead, end, diffusion=model.diffusion, streams=streams))
     made = finished(end, request, vocabulary).without_ghosts()
     return made.wrapped(), None if refine is None else refine.record()
 
