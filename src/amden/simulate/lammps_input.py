@@ -7,13 +7,14 @@ temperature in its own way: means of what is no equilibrium, such as the density
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 
 import numpy as np
 
 from amden.elements import MASSES, symbol
 from amden.simulate.engine import MDState
-from amden.simulate.potentials import Potential, StillingerWeber, Tersoff
+from amden.simulate.potentials import ChargedNetwork, Potential, ScreenedAngles, StillingerWeber, Tersoff
 from amden.simulate.protocol import Protocol, Quench, Stage
 from amden.storage import replacing
 
@@ -44,17 +45,15 @@ def lammps_deck(protocol: Protocol, start: MDState) -> Deck:
 
     Errors: `ValueError` for a potential that LAMMPS is not told about here.
     """
-    style, parameters = _pair_style(protocol.interaction)
-    elements = " ".join(protocol.interaction.symbols)
+    commands, parameters = pair_commands(protocol.interaction)
     seed = int(start.seed[0])
     lines = [
         f"# {protocol.name}: {protocol.doc}",
         "units metal",
-        "atom_style atomic",
+        f"atom_style {_atom_style(protocol.interaction)}",
         "boundary p p p",
         f"read_data {START}",
-        f"pair_style {style}",
-        f"pair_coeff * * {PARAMETERS} {elements}",
+        *commands,
         "neighbor 1.0 bin",
         "neigh_modify every 1 delay 0 check yes",
         "compute kelvin all temp",
@@ -127,20 +126,64 @@ def _data(protocol: Protocol, start: MDState) -> str:
     lines += [f"0 {length:.17g} {x}lo {x}hi" for length, x in zip(np.diagonal(cell), "xyz", strict=True)]
     lines += ["", "Masses", ""]
     lines += [f"{k + 1} {MASSES[z]:.17g}  # {symbol(int(z))}" for k, z in enumerate(protocol.elements)]
-    lines += ["", "Atoms # atomic", ""]
-    lines += [f"{i + 1} {s + 1} {_numbers(r)}" for i, (s, r) in enumerate(zip(species, start.positions, strict=True))]
+    style = _atom_style(protocol.interaction)
+    charge = " 0" if style == "charge" else ""  # `pair_commands` sets them
+    lines += ["", f"Atoms # {style}", ""]
+    atoms = enumerate(zip(species, start.positions, strict=True))
+    lines += [f"{i + 1} {s + 1}{charge} {_numbers(r)}" for i, (s, r) in atoms]
     lines += ["", "Velocities", ""]
     lines += [f"{i + 1} {_numbers(v)}" for i, v in enumerate(start.velocities.astype(np.float64))]
     return "\n".join([*lines, ""])
 
 
-def _pair_style(potential: Potential) -> tuple[str, str]:
-    """LAMMPS' name of the potential, and its parameter file."""
+def _atom_style(potential: Potential) -> str:
+    return "charge" if isinstance(potential, ChargedNetwork) else "atomic"
+
+
+def pair_commands(potential: Potential, *, parameters: str = PARAMETERS) -> tuple[list[str], str]:
+    """Commands that set the potential of types in the order of its species, and the text of the file they read.
+
+    Atoms of a potential with charges are of style `charge` and get them here.
+    """
+    elements = " ".join(potential.symbols)
     if isinstance(potential, StillingerWeber):
-        return "sw", _stillinger_weber(potential)
+        return ["pair_style sw", f"pair_coeff * * {parameters} {elements}"], _stillinger_weber(potential)
     if isinstance(potential, Tersoff):
-        return "tersoff", _tersoff(potential)
+        return ["pair_style tersoff", f"pair_coeff * * {parameters} {elements}"], _tersoff(potential)
+    if isinstance(potential, ChargedNetwork):
+        return _charged_network(potential, parameters), _screened_angles(potential.angles)
     raise ValueError(f"LAMMPS input is not written for the potential {type(potential).__name__}")
+
+
+def _charged_network(potential: ChargedNetwork, parameters: str) -> list[str]:
+    """Contact terms with exp(-2ar) are written in the parameters of Morse's potential, the others as Buckingham's."""
+    sums, n = potential.pair_sums, len(potential.symbols)
+    reach = f"{sums.contact_cutoff:.17g}"
+    style = f"hybrid/overlay coul/dsf {sums.damping:.17g} {sums.cutoff:.17g} pedone {reach} buck {reach} nb3b/screened"
+    lines = [f"set type {k + 1} charge {charge:.17g}" for k, charge in enumerate(sums.charges)]
+    lines += [f"pair_style {style}", "pair_coeff * * coul/dsf"]
+    for s in range(n):
+        for t in range(s, n):
+            c = sums.contacts[s * n + t]
+            if c.P > 0.0:
+                numbers = c.Q**2 / (4.0 * c.P), c.a, log(-2.0 * c.P / c.Q) / c.a, c.B
+                lines.append(f"pair_coeff {s + 1} {t + 1} pedone {_numbers(numbers)}")
+            elif c.Q > 0.0:
+                lines.append(f"pair_coeff {s + 1} {t + 1} buck {_numbers((c.Q, 1.0 / c.a, 0.0))}")
+    return [*lines, f"pair_coeff * * nb3b/screened {parameters} {' '.join(potential.symbols)}"]
+
+
+def _screened_angles(angles: ScreenedAngles) -> str:
+    """Entry i j k: the centre is of i; the cutoff of i and j is read where j = k."""
+    n, lines = len(angles.symbols), ["# K theta0 rho cutoff"]
+    for i, center in enumerate(angles.symbols):
+        bends = max(angles.strengths[i * n * n : (i + 1) * n * n]) > 0.0
+        for j, one in enumerate(angles.symbols):
+            for k, other in enumerate(angles.symbols):
+                strength = angles.strengths[(i * n + j) * n + k]
+                reach = min(angles.cutoffs[i][j], angles.cutoffs[i][k]) if bends else 0.0
+                lines.append(f"{center} {one} {other} {_numbers((strength, angles.theta0, angles.rho, reach))}")
+    return "\n".join([*lines, ""])
 
 
 def _stillinger_weber(sw: StillingerWeber) -> str:
