@@ -37,6 +37,28 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same seed gives the same structures.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
 
+Composition = Annotated[
+    str | None,
+    typer.Option(
+        "--composition",
+        "--formula",
+        help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  [default: neutral where charges are known]",
+    ),
+]
+Weight = Annotated[float | None, typer.Option(help="Weight w of guidance by targets.  [default: 1]", min=0)]
+Kind = Annotated[
+    str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  [default: null]")
+]
+Guide = Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")]
+Extrapolate = Annotated[
+    bool, typer.Option("--extrapolate", help="Allow targets outside the training data or at odds with each other.")
+]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU]", min=1)]
+Hmc = Annotated[
+    bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
+
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
@@ -67,24 +89,11 @@ def generate(
     target: Annotated[
         list[str] | None, typer.Option(help="Property asked for: 'shear_modulus=36 GPa'; again for another.")
     ] = None,
-    composition: Annotated[
-        str | None,
-        typer.Option(
-            "--composition",
-            "--formula",
-            help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  [default: neutral where charges are known]",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Weight w of guidance by targets.  [default: 1]", min=0)
-    ] = None,
-    guidance_kind: Annotated[
-        str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  [default: null]")
-    ] = None,
-    guide: Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")] = None,
-    extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Allow targets outside the training data or at odds with each other.")
-    ] = False,
+    composition: Composition = None,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    extrapolate: Extrapolate = False,
     lean: Annotated[
         float,
         typer.Option(help="Lean towards the composition below this time t, before it is made exact.", min=0, max=1),
@@ -93,14 +102,10 @@ def generate(
         int, typer.Option(help="Denoise unbalanced structures again from t = 0.4, up to so many times.", min=0)
     ] = 0,
     seed: Seed = 0,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU]", min=1)
-    ] = None,
-    hmc: Annotated[
-        bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
-    ] = False,
+    steps: Steps = None,
+    hmc: Hmc = False,
     device: Device = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    batch_size: BatchSize = None,
     trajectory: Annotated[
         Path | None, typer.Option(help="Write the denoising of the first structure, a frame a step.")
     ] = None,
@@ -137,14 +142,14 @@ def design(
     training: Annotated[
         Path | None, typer.Option("--train", help="What the model was trained on: tell how new the structures are.")
     ] = None,
-    extrapolate: Annotated[bool, typer.Option("--extrapolate", help="Try targets outside the training data.")] = False,
-    guidance: Annotated[float | None, typer.Option(help="Weight of guidance; 0 is none.  [default: 1]")] = None,
-    guidance_kind: Annotated[str | None, typer.Option(help="null, model or icg.  [default: null]")] = None,
-    guide: Annotated[str | None, typer.Option(help="Unconditional model that guides.")] = None,
-    composition: Annotated[str | None, typer.Option(help="SiO2, 'Si:1 O:2', neutral or free.")] = None,
+    extrapolate: Extrapolate = False,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    composition: Composition = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
-    hmc: Annotated[bool, typer.Option("--hmc", help="Relax while denoising; needs an energy model.")] = False,
+    steps: Steps = None,
+    hmc: Hmc = False,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -172,15 +177,15 @@ def sweep(
         str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
     ] = "256",
     density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Weight of guidance; 0 is none.  [default: 1]")] = None,
-    guidance_kind: Annotated[str | None, typer.Option(help="null, model or icg.  [default: null]")] = None,
-    guide: Annotated[str | None, typer.Option(help="Unconditional model that guides.")] = None,
-    composition: Annotated[str | None, typer.Option(help="SiO2, 'Si:1 O:2', neutral or free.")] = None,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    composition: Composition = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000]", min=1)] = None,
-    hmc: Annotated[bool, typer.Option("--hmc", help="Relax while denoising; needs an energy model.")] = False,
+    steps: Steps = None,
+    hmc: Hmc = False,
     device: Device = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    batch_size: BatchSize = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask for a series of targets and show how far the structures follow (fig. 4 of the paper)."""
@@ -302,7 +307,7 @@ def energies(
     hmc: Annotated[bool, typer.Option("--hmc", help="Also with Hamiltonian Monte Carlo.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)] = None,
+    batch_size: BatchSize = None,
     out: Annotated[Path | None, typer.Option(help="Folder for figure and table.  [default: MODEL-energies]")] = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -114,7 +114,7 @@ def run_generate(
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    default = (HMC_STEPS if where.type == "cuda" else HMC_STEPS_CPU) if hmc else 200
+    default = default_steps(where, hmc=hmc)
     request = {"model": _digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
     request |= {"hmc": refine and to_dict(refine), "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy())}
     request |= {"asked": wish.facts(), "guide": _digest(model_path(guide).read_bytes()) if guide else None}
@@ -123,15 +123,46 @@ def run_generate(
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; the paper's {HMC_STEPS} (`--steps`) relax further")
     steps = steps or default
     err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
-    work = sum(evaluations(loaded, n_steps=steps, hmc=refine))
-    if refine is not None:
-        err.print(f"  Hamiltonian Monte Carlo: {work} evaluations of the network a structure")
     started = time.monotonic()
     with ExitStack() as stack:
-        bar = stack.enter_context(progress_bar("{task.fields[note]}"))
-        task = bar.add_task("generating", total=len(blank) * work, note="evaluations")
+        film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
+        result = generate_shown(
+            loaded,
+            blank,
+            request=wish,
+            seed=seed,
+            n_steps=steps,
+            hmc=refine,
+            device=where,
+            batch_size=batch_size,
+            parts=parts,
+            on_frame=film.write if film else None,
+        )
+    write_structures(out, result, overwrite=overwrite)
+    if parts is not None:
+        parts.remove()
+    for line in outcome(result, wish):
+        print(line)
+    print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
 
-        logged = started
+
+def generate_shown(
+    model: Model,
+    blank: Blank,
+    *,
+    n_steps: int,
+    hmc: HMCConfig | None,
+    device: torch.device,
+    title: str = "generating",
+    **options: Any,
+) -> Structures:
+    """`generate` with a bar; with Hamiltonian Monte Carlo the time it takes is told first, then acceptance and dt₀."""
+    work = sum(evaluations(model, n_steps=n_steps, hmc=hmc))
+    if hmc is not None:
+        err.print(f"  Hamiltonian Monte Carlo: {work} evaluations of the network a structure")
+    logged = time.monotonic()
+    with progress_bar("{task.fields[note]}") as bar:
+        task = bar.add_task(title, total=len(blank) * work, note="evaluations")
 
         def show(done: int, now: Steering | None) -> None:
             nonlocal logged
@@ -144,28 +175,14 @@ def run_generate(
                 err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
                 logged = time.monotonic()
 
-        film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
-        result = generate(
-            loaded,
-            blank,
-            request=wish,
-            seed=seed,
-            n_steps=steps,
-            hmc=refine,
-            device=where,
-            batch_size=batch_size,
-            parts=parts,
-            compiled=where.type == "cuda",
-            on_step=show,
-            on_frame=film.write if film else None,
-            on_estimate=_print_estimate if hmc else None,
-        )
-    write_structures(out, result, overwrite=overwrite)
-    if parts is not None:
-        parts.remove()
-    for line in outcome(result, wish):
-        print(line)
-    print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
+        told = {"on_step": show, "on_estimate": _print_estimate if hmc else None}
+        compiled = device.type == "cuda"
+        return generate(model, blank, n_steps=n_steps, hmc=hmc, device=device, compiled=compiled, **told, **options)
+
+
+def default_steps(device: torch.device, *, hmc: bool) -> int:
+    """Denoising steps where none are asked for."""
+    return 200 if not hmc else HMC_STEPS if device.type == "cuda" else HMC_STEPS_CPU
 
 
 def _print_estimate(seconds: float) -> None:

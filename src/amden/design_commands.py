@@ -19,12 +19,11 @@ from rich.table import Table
 from amden.analysis.compare import analyze
 from amden.analysis.memorisation import novelty
 from amden.blank import Blank, cubic_blank
-from amden.commands import err, pick_device, progress_bar
+from amden.commands import default_steps, err, generate_shown, pick_device
 from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
 from amden.diffusion.hmc import HMCConfig
-from amden.generation import evaluations, generate
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -91,7 +90,7 @@ def run_design(
     blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
     wish.check(loaded, blank.n_atoms, hmc=hmc)
     refine = HMCConfig() if hmc else None
-    maker = _Maker(loaded, wish, blank, steps or (2000 if hmc else 200), refine, seed, where, names, out)
+    maker = _Maker(loaded, wish, blank, steps or default_steps(where, hmc=hmc), refine, seed, where, names, out)
     origin = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},
@@ -172,21 +171,17 @@ class _Maker:
         parts = Parts(
             self.out / f"round-{number:03d}", {"asked": request.facts(), "seed": self.seed, "steps": self.steps}
         )
-        work = sum(evaluations(self.model, n_steps=self.steps, hmc=self.hmc))
-        with progress_bar("evaluations") as bar:
-            task = bar.add_task(f"round {number + 1}: generating", total=len(self.blank) * work)
-            made = generate(
-                self.model,
-                self.blank,
-                request=request,
-                seed=self.seed + 1_000_003 * number,
-                n_steps=self.steps,
-                hmc=self.hmc,
-                device=self.device,
-                compiled=self.device.type == "cuda",
-                parts=parts,
-                on_step=lambda done, _: bar.advance(task, done),
-            )
+        made = generate_shown(
+            self.model,
+            self.blank,
+            title=f"round {number + 1}: generating",
+            request=request,
+            seed=self.seed + 1_000_003 * number,
+            n_steps=self.steps,
+            hmc=self.hmc,
+            device=self.device,
+            parts=parts,
+        )
         with err.status(f"round {number + 1}: relaxing and measuring"):
             found = at_rest(made, self.names, device=choose_device(self.device.type))
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}

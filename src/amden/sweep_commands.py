@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from amden.blank import Blank, cubic_blank
-from amden.commands import err, pick_device, progress_bar
+from amden.commands import default_steps, err, generate_shown, pick_device
 from amden.config import to_dict
 from amden.diffusion.hmc import HMCConfig
-from amden.generation import evaluations, generate
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -60,7 +59,7 @@ def run_sweep(
     wish = replace(wish, targets={name: torch.tensor(targets, dtype=torch.float64).repeat_interleave(n)})
     wish.check(loaded, blank.n_atoms, hmc=hmc)
     refine = HMCConfig() if hmc else None
-    steps = steps or (2000 if hmc else 200)
+    steps = steps or default_steps(where, hmc=hmc)
     request = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "seed": seed,
@@ -71,22 +70,17 @@ def run_sweep(
     request |= {"guide": guide and hashlib.sha256(model_path(guide).read_bytes()).hexdigest()}
     parts = Parts(out / "sweep.extxyz", request)
     err.print(f"{model} on {where}: {len(targets)} targets of {name}, {n} structures each, {steps} steps, seed {seed}")
-    work = sum(evaluations(loaded, n_steps=steps, hmc=refine))
-    with progress_bar("evaluations") as bar:
-        task = bar.add_task("generating", total=len(blank) * work)
-        made = generate(
-            loaded,
-            blank,
-            request=wish,
-            seed=seed,
-            n_steps=steps,
-            hmc=refine,
-            device=where,
-            batch_size=batch_size,
-            compiled=where.type == "cuda",
-            parts=parts,
-            on_step=lambda done, _: bar.advance(task, done),
-        )
+    made = generate_shown(
+        loaded,
+        blank,
+        request=wish,
+        seed=seed,
+        n_steps=steps,
+        hmc=refine,
+        device=where,
+        batch_size=batch_size,
+        parts=parts,
+    )
     wanted = ["density", "rings", measure, *(["moduli-vrh"] if measure == "moduli" else [])]
     names = [each for i, each in enumerate(wanted) if each not in wanted[:i]]
     with err.status("relaxing and measuring"):
