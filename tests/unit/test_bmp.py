@@ -113,6 +113,32 @@ def test_slices_change_no_bit():
         np.testing.assert_array_equal(getattr(whole, name), getattr(sliced, name), err_msg=name)
 
 
+def test_energy_and_momentum_are_conserved():
+    """2 fs at 3000 K. Terms that are cut off and not shifted heat the melt by 3.5 meV an atom and ps.
+
+    LAMMPS, from the same state of 406 other atoms, 5.4 ps later: 19.9 meV an atom more, amden 19.0; 13.5 and 15.7 at
+    1 fs.
+    """
+    state, _ = run(melt(3000.0), GLASS, Segment(300, temperature=(3000.0, 3000.0)))
+    new, record = run(state, GLASS, Segment(200))
+    masses = MASS[new.species][:, None]
+    assert np.abs((masses * new.velocities).sum(axis=0) / masses.sum()).max() < 2e-4
+    assert record.deviation.total_energy[0] < 4e-3
+    assert abs(record.final.total_energy[0] - record.mean.total_energy[0]) < 8e-3
+    assert record.deviation.potential_energy[0] > 5e-3
+
+
+def test_too_many_atoms_are_refused():
+    n, rng = 8192, np.random.default_rng(0)
+    positions, cell = 50.0 * rng.random((n, 3)), 50.0 * np.eye(3)[None]
+    state = thermal_state(
+        GLASS, positions, cell=cell, n_atoms=np.array([n]), seed=np.array([1]), temperature=0.0,
+        species=np.zeros(n, np.uint8),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="`n_atoms` must be at most 8191, got 8192"):
+        run(state, GLASS, Segment(1))
+
+
 def test_small_cells_are_refused():
     small = replace(melt(0.0), cell=13.9 * np.eye(3)[None])
     with pytest.raises(ValueError, match=r"`cell` must be at least twice the cutoff high \(14.000 Å\), got 13.900 Å"):

@@ -80,7 +80,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     rows, listed_rows, near_rows, index = memory.moments, memory.listed, memory.near, memory.index
     shared_lists, shared_moments, shared_motion = memory.shared_lists, memory.shared_moments, memory.shared_motion
     charges, table = tables_of(potential)
-    far, n_charged, pairs = memory.far, capacity if memory.far else 1, table.shape[1]
+    far, n_charged, pairs = memory.far > 0, capacity if memory.far else 1, table.shape[1]
     integer, real, double, long = np.int32, np.float32, np.float64, np.int64
 
     def launch(

@@ -19,8 +19,8 @@ _BYTES_ALWAYS = 12 + 1 + 2
 """Of an atom: position, species, two lengths of lists."""
 _BYTES_MOTION = 3 * 12 + 4
 """Origin, velocity, force; kick."""
-_BYTES_FAR = 4
-"""Charge."""
+_BYTES_FAR, _BYTES_CONTACT = 4, 16
+"""Charge; and four numbers of each pair of species."""
 FAR_ROWS: Final = 1200
 """Neighbours that the sums over far pairs have room for: those of 0.13 atoms an Å³ within 13 Å, in global memory."""
 CONTACT_ROWS: Final = 320
@@ -39,8 +39,8 @@ class Memory:
     """Rows of the neighbour list; the last is spare."""
     near: int
     """Rows of the neighbours within the cutoff; the last is spare."""
-    far: bool = False
-    """Whether there are sums over far pairs."""
+    far: int = 0
+    """Pairs of species whose contact terms lie in shared memory; 0 where there are no sums over far pairs."""
 
     @staticmethod
     def of(potential: Potential, capacity: int) -> "Memory":
@@ -48,7 +48,7 @@ class Memory:
 
         >>> from amden.simulate.potentials import StillingerWeber
         >>> Memory.of(StillingerWeber(), 256)
-        Memory(capacity=256, moments=9, listed=64, near=32, far=False)
+        Memory(capacity=256, moments=9, listed=64, near=32, far=0)
         """
         bonded = potential.bonded if isinstance(potential, LongRanged) else potential
         near = bonded.most_near
@@ -57,7 +57,7 @@ class Memory:
             near * sum((cutoff + SKIN) ** 3 for cutoff in cutoffs) / sum(cutoff**3 for cutoff in cutoffs)
         )
         moments = bonded.n_moments + bonded.n_neighbor_moments * near
-        far = isinstance(potential, LongRanged)
+        far = len(potential.pair_sums.contacts) if isinstance(potential, LongRanged) else 0
         return Memory(capacity, max(moments, N_SUMS), min(listed, capacity) + 1, near + 1, far)
 
     @property
@@ -82,7 +82,8 @@ class Memory:
         return self._fits(_BYTES_MOTION)
 
     def _fits(self, more: int) -> bool:
-        return self.capacity * (_BYTES_ALWAYS + (_BYTES_FAR if self.far else 0) + more) <= _SHARED
+        far = _BYTES_FAR if self.far else 0
+        return self.capacity * (_BYTES_ALWAYS + far + more) + _BYTES_CONTACT * self.far <= _SHARED
 
     def elsewhere(self, n_blocks: int) -> list[tuple[tuple[int, int, int], Any]]:
         """Shape and type of what global memory holds: lists, neighbours, moments, motion, and what far pairs need.
