@@ -10,7 +10,9 @@ import torch
 from amden.analysis.compare import Difference, analyze, compare
 from amden.analysis.noise import Floor
 from amden.analysis.observables import Settings, observe
+from amden.analysis.qn import qn
 from amden.analysis.relaxation import Relaxation
+from amden.analysis.scattering import structure_factor
 from amden.structure import Structures
 from amden.testing import diamond, random_structures
 
@@ -152,11 +154,27 @@ def test_elements_are_told_apart():
     assert found.settings.bond_cutoff == {"O-Si": 2.301}
     quantities = {d.quantity for d in found.differences}
     assert {"g(r)", "g(r) O-O", "g(r) O-Si", "g(r) Si-Si", "Si-O-Si", "O-Si-O", "S(q)"} <= quantities
-    assert {"O neighbours", "Si neighbours"} <= quantities
+    assert {"S(q) X-ray", "S(q) O-O", "S(q) O-Si", "S(q) Si-Si"} <= quantities
+    assert {"O neighbours", "Si neighbours", "Q4 of Si", "non-bridging O"} <= quantities
     assert not quantities & {"coordination", "bond angles"}
     (invalid,) = (d for d in found.differences if d.quantity == "invalid")
     assert (invalid.generated, invalid.reference) == (0.0, 1.0)  # 18 Si⁴⁺ and 36 O²⁻; 19 and 35
     assert not invalid.within_noise
+
+
+def test_partials_and_network_are_those_of_their_own_functions():
+    glass = oxides(4, seed=1)
+    found = observe(glass, settings=SETTINGS)
+    partial = structure_factor(glass, q_max=SETTINGS.q_max, bin_width=SETTINGS.q_width, most=SETTINGS.q_vectors)
+    smooth = partial.smoothed(SETTINGS.q_width)
+    for name, mean in {"S(q) O-Si": smooth.partial_means()["O-Si"], "S(q) X-ray": smooth.mean("x-ray")}.items():
+        curve = found.curves[name]
+        at = np.searchsorted(smooth.q, curve.x - 1e-6)
+        everywhere = np.isfinite(smooth.partials["O-Si"]).all(axis=0)[at]
+        np.testing.assert_allclose(curve.sample.values.mean(axis=0)[everywhere], mean[at][everywhere], atol=1e-12)
+        assert everywhere.sum() > 20
+    own = qn(glass, cutoff=SETTINGS.bond_cutoff)
+    np.testing.assert_array_equal(found.scalars["Q4 of Si"][1].values, own.fractions["Si"][:, 4])
 
 
 def test_overlaps_are_invalid_but_measured():

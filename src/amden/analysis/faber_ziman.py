@@ -76,12 +76,24 @@ class StructureFactor:
 
         Bins that fall between the shells of vectors of a cell are interpolated linearly.
         """
-        total = self.total(radiation)
-        known = np.isfinite(total)
+        return self._without_gaps(self.total(radiation))
+
+    def complete_partial(self, pair: str) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, "systems some"]]:
+        """The same of a partial; systems without the pair stay NaN."""
+        values = self.partials[pair]
+        there = np.isfinite(values).any(axis=1)
+        q, found = self._without_gaps(values[there])
+        filled = np.full((len(values), len(q)), np.nan)
+        filled[there] = found
+        return q, filled
+
+    def _without_gaps(
+        self, values: Float[np.ndarray, "some bins"]
+    ) -> tuple[Float[np.ndarray, " reached"], Float[np.ndarray, "some reached"]]:
+        known = np.isfinite(values)
         first, last = known.argmax(axis=1).max(), len(self.q) - 1 - known[:, ::-1].argmax(axis=1).max()
         q = self.q[first : last + 1]
-        filled = [np.interp(q, self.q[k], s[k]) for k, s in zip(known, total, strict=True)]
-        return q, np.stack(filled)
+        return q, np.stack([np.interp(q, self.q[k], s[k]) for k, s in zip(known, values, strict=True)])
 
     def smoothed(self, width: float = 0.1) -> "StructureFactor":
         """The same with each partial of each system averaged over q by a Gaussian of standard deviation `width` (1/Å).

@@ -13,12 +13,14 @@ from amden.analysis.bonds import (
     Cutoff,
     bond_angles,
     coordination,
+    cutoff_matrix,
     partial_bond_angles,
 )
 from amden.analysis.composition import composition
 from amden.analysis.faber_ziman import StructureFactor
 from amden.analysis.grid import kinds
 from amden.analysis.noise import Sample
+from amden.analysis.qn import Qn, qn
 from amden.analysis.rdf import RDF, partial_rdf, rdf
 from amden.analysis.rings import covalent_cutoffs
 from amden.analysis.scattering import structure_factor
@@ -37,6 +39,9 @@ UNITS: Final[Mapping[str, str]] = {name + ending: "GPa" for name in MODULI for e
 
 NETWORK: Final[Mapping[str, int]] = {"Si": 4, "O": 2}
 """Coordination without defects in silicon and silica."""
+
+FORMERS: Final = ("Si", "P", "Al")
+"""Elements that make the network of an oxide glass."""
 
 TARGET: Final = "target_"
 """A property of this name and another's is what that other was to be."""
@@ -125,6 +130,8 @@ class Observables:
     """Of the atoms of each element."""
     usual: Mapping[str, int]
     """Coordination of each element that makes no defect."""
+    network: Qn | None
+    """Qⁿ of silicon, phosphorus and aluminium bridged by oxygen; None where there are none."""
     scattering: StructureFactor
     radiation: str
     """What S(q) is seen with: neutrons, where the scattering lengths of all elements are known."""
@@ -171,8 +178,12 @@ class Observables:
         found = {name: Curve(g.r, "r (Å)", "", Sample.of(g.per_system, self.n_atoms)) for name, g in rdfs.items()}
         for name, a in angles.items():
             found[name] = Curve(a.angle, "bond angle (°)", "1/°", Sample.of(a.per_system, self.n_atoms))
-        q, s = self.scattering.complete(self.radiation)
-        return found | {"S(q)": Curve(q, "q (1/Å)", "", Sample.of(s, self.n_atoms))}
+        seen = {"S(q)": self.scattering.complete(self.radiation)}
+        if self.partial_rdfs:
+            if self.radiation == "neutron":
+                seen["S(q) X-ray"] = self.scattering.complete("x-ray")
+            seen |= {f"S(q) {pair}": self.scattering.complete_partial(pair) for pair in self.scattering.partials}
+        return found | {name: Curve(q, "q (1/Å)", "", Sample.of(s, self.n_atoms)) for name, (q, s) in seen.items()}
 
     @property
     def scalars(self) -> dict[str, tuple[str, Sample]]:
@@ -180,6 +191,9 @@ class Observables:
         values = {"coordination": ("", self.coordination.per_system)}
         if self.partial_rdfs:
             values = {f"{name} neighbours": ("", c.per_system) for name, c in self.partial_coordinations.items()}
+        if self.network is not None:
+            values |= {f"Q4 of {former}": ("", f[:, 4]) for former, f in self.network.fractions.items()}
+            values |= {f"non-bridging {self.network.bridge}": ("", self.network.non_bridging)}
         values |= {
             "defects": ("", self.defects),
             "largest void": ("Å", self.voids.largest),
@@ -247,6 +261,7 @@ def observe(
     alone, together = len(present) == 1, coordination(structures, cutoff=cutoff)
     by_element = {n: together if alone else coordination(structures, cutoff=cutoff, centre=n) for n in present}
     s = structure_factor(structures, q_max=settings.q_max, bin_width=settings.q_width, most=settings.q_vectors)
+    formers = _bridged(structures, cutoff, present)
     return Observables(
         n_atoms=n_atoms,
         fractions=composition(structures).fractions,
@@ -259,6 +274,7 @@ def observe(
         coordination=together,
         partial_coordinations=by_element,
         usual=usual or _usual(by_element),
+        network=qn(structures, formers=formers, cutoff=cutoff) if formers else None,
         scattering=s.smoothed(settings.q_width),
         voids=voids(structures),
         radiation="neutron" if _tabulated(present) else "atoms",
@@ -268,6 +284,14 @@ def observe(
         energies=energies,
         properties=_properties(structures, energies),
     )
+
+
+def _bridged(structures: Structures, cutoff: Cutoff, present: list[str]) -> list[str]:
+    """Formers of a network that oxygen can be bonded to."""
+    if "O" not in present:
+        return []
+    reach = cutoff_matrix(structures, cutoff)[present.index("O")]
+    return [name for name in FORMERS if name in present and reach[present.index(name)] > 0]
 
 
 def _usual(by_element: Mapping[str, Coordination]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from amden.analysis.compare import Analysis, Difference
 from amden.analysis.memorisation import Copies, Novelty
 from amden.analysis.observables import Observables
+from amden.analysis.qn import Qn
 from amden.io import check_output
 from amden.report.about import About
 from amden.report.figures import difference, figures, rendered
@@ -64,9 +65,11 @@ def _kept(drawn: dict[str, Figure]) -> dict[str, Figure]:
 
 def _file_name(quantity: str) -> str:
     """`rdf`, `rdf-O-Si`, `angles`, `sq` …"""
-    known = {"bond angles": "angles", "S(q)": "sq"}
+    known = {"bond angles": "angles"}
     if quantity.startswith("g(r)"):
         return quantity.replace("g(r)", "rdf").replace(" ", "-")
+    if quantity.startswith("S(q)"):
+        return quantity.replace("S(q)", "sq").replace(" ", "-")
     return known.get(quantity, f"angles-{quantity}")
 
 
@@ -137,12 +140,22 @@ def _observables(observables: Observables) -> dict[str, Any]:
             for name, c in o.partial_coordinations.items()
         },
         "defects": o.defects,
+        "network": None if o.network is None else _network(o.network),
         "voids": {"r_A": o.voids.edges, "fraction_outside": o.voids.mean, "largest_A": o.voids.largest},
         "overlapping": np.flatnonzero(o.overlapping),
         "charged": None if o.charged is None else np.flatnonzero(o.charged),
         "density_g_per_cm3": o.density,
         "energies_eV_per_atom": dict(o.energies),
         "properties": dict(o.properties),
+    }
+
+
+def _network(network: Qn) -> dict[str, Any]:
+    return {
+        "bridge": network.bridge,
+        "cutoffs_A": dict(network.cutoffs),
+        "Qn": {former: network.distribution(former) for former in network.formers},
+        "formers_around_a_bridge": np.nanmean(network.bridges, axis=0),
     }
 
 
