@@ -51,7 +51,7 @@ def test_a_folder_of_another_seed_is_left_alone(tmp_path):
 
 @pytest.mark.slow
 def test_interrupted_and_run_again_it_goes_on(tmp_path):
-    command = [*SILICON, "--n", "2", "--batch-size", "1", "--seed", "5", "--out", "d"]
+    command = [*SILICON, "--n", "6", "--batch-size", "1", "--seed", "5", "--out", "d"]
     first = start(tmp_path, *command)
     shard = tmp_path / "d" / "cells-0000000-0000001.safetensors"
     waited = time.monotonic()
@@ -65,10 +65,10 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path):
 
     status, out, _ = finish(start(tmp_path, *command))
     assert status == 0
-    assert "2 structures" in out
+    assert "6 structures" in out
     assert shard.read_bytes() == bytes_before
     melt = load_dataset(tmp_path / "d")
-    assert melt.n_atoms.tolist() == [256, 256]
+    assert melt.n_atoms.tolist() == [256] * 6
     # 2500 K within 5 σ of the mean of 1,000 samples 0.02 ps apart; 0.1 ps and 255·3 degrees of freedom: σ ≈ 15 K
     assert (abs(melt.properties["temperature"] - 2500.0) < 75.0).all()
     assert [path.name for path in (tmp_path / "d").glob(".*")] == [".lock"]

@@ -174,7 +174,7 @@ def _advance(
     cell, fractions = atoms.cell.array.copy(), atoms.get_scaled_positions(wrap=False)
     kick = 0.5 * segment.timestep / (atoms.get_masses()[:, None] * AMU_A2_PER_PS2)
     work = _Work(np.zeros(c.N_SUMS), np.ones(c.N_CONTROLS), np.zeros(9), np.zeros(9))
-    record, reaches = np.zeros(c.RECORD), (0.0, 0.0, 0.0)
+    record, reaches = np.zeros(c.RECORD), (0.0, 0.0, 0.0, 0.0)
     for local in range(segment.n_steps + 1):
         push = kick * atoms.get_forces()
         if local > 0:
