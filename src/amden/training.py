@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Int
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.utils import deterministic
 
 from amden import __version__
 from amden.checkpoint import Header, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -37,6 +38,8 @@ from amden.structure import Structures, concatenate
 
 CONFIG, MODEL, STATE, METRICS = "config.yaml", "model.safetensors", "state.safetensors", "metrics.csv"
 """Files of a run folder."""
+
+_FILL: Final = "fill_uninitialized_memory"
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,25 @@ def train(
         run.start_from(start)
     log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
     try:
-        run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
+        with _repeatable(fabric.device):
+            run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
     finally:
         log.close()
     return run.model()
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """On a CPU, the gradients of neighbours summed in the same order each time; by default its threads race."""
+    before, filled = torch.are_deterministic_algorithms_enabled(), getattr(deterministic, _FILL)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        setattr(deterministic, _FILL, False)  # nothing here reads what it has not written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        setattr(deterministic, _FILL, filled)
 
 
 def data_facts(structures: Structures) -> dict[str, Any]:

@@ -204,6 +204,15 @@ def test_a_run_can_begin_with_the_weights_of_a_model(fabric, parts, tmp_path):
         train(conditioned, Split(*labelled), tmp_path / "f", fabric=fabric, start=first)
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_mixed_sizes_with_fresh_ghosts_go_on_bit_for_bit(fabric, tmp_path):
     """Ghosts are a function of seed and step like all else; an `max_atoms` batch holds no more than that."""
     made = random_structures([8, 10, 12] * 6, species=(8, 14), seed=1, dtype=torch.float32)
