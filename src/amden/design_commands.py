@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amden.analysis.compare import analyze
-from amden.analysis.memorisation import novelty
+from amden.analysis.memorisation import FEWEST, novelty
 from amden.blank import Blank, cubic_blank
 from amden.commands import default_steps, err, generate_shown, pick_device
 from amden.config import to_dict
@@ -80,6 +80,7 @@ def run_design(
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
     where, path = pick_device(device), model_path(model)
     loaded = load_model(path, device=where)
+    known = None if training is None else _training_set(training)
     guide = asked.pop("guide")
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, targets=targets, guide=other, **asked)
@@ -111,7 +112,15 @@ def run_design(
         enough=lambda: budget.max_minutes is not None and time.monotonic() - started > 60 * budget.max_minutes,
         on_round=lambda number, found: _told(goals, number, found, store),
     )
-    _finish(goals, done, budget, out, training, overwrite=overwrite)
+    _finish(goals, done, budget, out, known, overwrite=overwrite)
+
+
+def _training_set(path: Path) -> Structures:
+    """What designs are to be new beside; looked at before the first round, so that no round is lost for it."""
+    known = load_dataset(path, dtype=torch.float64)
+    if len(known) < FEWEST:
+        raise ValueError(f"{path}: {FEWEST} structures or more tell what is new, it has {len(known)}")
+    return known
 
 
 def read_goals(model: Model, wish: Request, tolerance: Sequence[str]) -> dict[str, Goal]:
@@ -229,7 +238,7 @@ def _finish(
     done: Sequence[Round],
     budget: Budget,
     out: Path,
-    training: Path | None,
+    known: Structures | None,
     *,
     overwrite: bool,
 ) -> None:
@@ -239,7 +248,6 @@ def _finish(
     if not places:
         places = _closest(goals, done, budget.n)
     best = chosen(done, places)
-    known = None if training is None else load_dataset(training, dtype=torch.float64)
     near = None if known is None else novelty(best, training=known).copies
     targets = {
         f"target_{name}": torch.full((len(best),), goal.target, dtype=torch.float64) for name, goal in goals.items()

@@ -10,13 +10,14 @@ import torch
 from amden.cli import main
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
-from amden.io import read_structures
+from amden.io import read_structures, write_structures
 from amden.model import Model, save_model
 from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig, ScoreModel
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import relax_structures
+from amden.testing import random_structures
 
 SCALES = {
     "density": PropertyScale(2.4, 0.1, quantiles=(2.0, 2.3, 2.4, 2.5, 2.8)),
@@ -61,6 +62,15 @@ def test_what_is_kept_is_at_rest_and_as_measured(folder, capsys):
     assert "structures meet the targets" in capsys.readouterr().out
 
 
+def test_how_new_designs_are_is_told_beside_the_training_set(folder):
+    write_structures("known.extxyz", random_structures([24] * 12, skew=0.0))
+    design("--target", "density=2.4", "--tolerance", "0.5", "--n", "2", "--rounds", "1", "--train", "known.extxyz")
+    rows = table("best/designs.csv")
+    assert len(rows) == 2
+    assert all(float(row["novelty"]) > 0.1 for row in rows)
+    assert "near copies of the training set" in Path("best/report/index.html").read_text(encoding="utf-8")
+
+
 def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
     hopeless = ["--target", "density=2.79", "--tolerance", "1e-6", "--n", "2"]
     design(*hopeless, "--rounds", "1")
@@ -87,6 +97,7 @@ def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
         (["--target", "density=2.4", "--tolerance", "-1"], "the tolerance of a target must be positive"),
         (["--target", "density=2.4", "--target", "beauty=0", "--tolerance", "1"], "write `--tolerance NAME=1`"),
         (["--target", "density=9"], "outside the training data"),
+        (["--target", "density=2.4", "--train", "gone.extxyz"], "gone.extxyz: no such file"),
         (["--target", "density=2.4", "--guidance-kind", "magic"], "must be null, model or icg"),
     ],
 )
