@@ -13,9 +13,18 @@ from amden.dataset import load_dataset
 SILICON = ["simulate", "si-melt", "--device", "cpu"]
 
 
+HEEDING_INTERRUPTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from amden.cli import main
+main()
+"""
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
-    command = [sys.executable, "-m", "amden", *arguments]
+    # a job in the background may have been told to ignore Ctrl-C, and hands that on
+    command = [sys.executable, "-c", HEEDING_INTERRUPTS, *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
