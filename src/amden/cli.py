@@ -112,7 +112,7 @@ def generate(
     overwrite: Overwrite = False,
 ) -> None:
     """Generate structures with a trained model."""
-    from amden.commands import run_generate
+    from amden.generation_commands import run_generate
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
     options = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
@@ -312,7 +312,7 @@ def energies(
     overwrite: Overwrite = False,
 ) -> None:
     """Follow the noise energy along forward noising and denoising (fig. 3e of the paper)."""
-    from amden.commands import run_energies
+    from amden.generation_commands import run_energies
 
     options = {"seed": seed, "device": device, "batch_size": batch_size, "out": out, "overwrite": overwrite}
     run_energies(model, reference, n=n, steps=steps, hmc=hmc, **options)

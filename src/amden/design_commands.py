@@ -2,7 +2,6 @@
 the targets; then structures, tables and a page."""
 
 import csv
-import hashlib
 import json
 import sys
 import time
@@ -19,11 +18,12 @@ from rich.table import Table
 from amden.analysis.compare import analyze
 from amden.analysis.memorisation import FEWEST, novelty
 from amden.blank import Blank, cubic_blank
-from amden.commands import default_steps, err, generate_shown, pick_device
+from amden.commands import err, pick_device
 from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
 from amden.diffusion.hmc import HMCConfig
+from amden.generation_commands import default_steps, digest, generate_shown
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -93,10 +93,10 @@ def run_design(
     refine = HMCConfig() if hmc else None
     maker = _Maker(loaded, wish, blank, steps or default_steps(where, hmc=hmc), refine, seed, where, names, out)
     origin = {
-        "model": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model": digest(path.read_bytes()),
         "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},
-        "asked": {**wish.facts(), "guide": guide and hashlib.sha256(model_path(guide).read_bytes()).hexdigest()},
-        "cells": hashlib.sha256(blank.cell.numpy().tobytes() + blank.n_atoms.numpy().tobytes()).hexdigest(),
+        "asked": {**wish.facts(), "guide": guide and digest(model_path(guide).read_bytes())},
+        "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
         "settings": [seed, maker.steps, refine and to_dict(refine), where.type],
     }
     store = _Store(out / "rounds", origin)

@@ -1,6 +1,5 @@
 """What `amden sweep` does: structures for a series of targets, relaxed and measured, drawn over what was asked for."""
 
-import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,10 @@ import numpy as np
 import torch
 
 from amden.blank import Blank, cubic_blank
-from amden.commands import default_steps, err, generate_shown, pick_device
+from amden.commands import err, pick_device
 from amden.config import to_dict
 from amden.diffusion.hmc import HMCConfig
+from amden.generation_commands import default_steps, digest, generate_shown
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -61,13 +61,17 @@ def run_sweep(
     refine = HMCConfig() if hmc else None
     steps = steps or default_steps(where, hmc=hmc)
     request = {
-        "model": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model": digest(path.read_bytes()),
         "seed": seed,
         "steps": steps,
         "asked": wish.facts(),
     }
-    request |= {"hmc": refine and to_dict(refine), "device": where.type, "cells": blank.cell[:, 0, 0].tolist()}
-    request |= {"guide": guide and hashlib.sha256(model_path(guide).read_bytes()).hexdigest()}
+    request |= {
+        "hmc": refine and to_dict(refine),
+        "device": where.type,
+        "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
+    }
+    request |= {"guide": guide and digest(model_path(guide).read_bytes())}
     parts = Parts(out / "sweep.extxyz", request)
     err.print(f"{model} on {where}: {len(targets)} targets of {name}, {n} structures each, {steps} steps, seed {seed}")
     made = generate_shown(

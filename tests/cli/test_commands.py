@@ -143,7 +143,7 @@ def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    module = "commands" if arguments[0] in ("generate", "train") else "data_commands"
+    module = {"generate": "generation_commands", "train": "commands"}.get(arguments[0], "data_commands")
     monkeypatch.setattr(f"amden.{module}.run_{arguments[0]}", interrupted)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

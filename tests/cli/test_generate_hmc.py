@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from amden import commands, generation
+from amden import generation, generation_commands
 from amden.cli import main
 from amden.io import read_structures
 from amden.model import denoiser_of, save_model
@@ -19,8 +19,8 @@ def energy_checkpoint(tiny_model, tmp_path):
 
 
 def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "HMC_STEPS_CPU", 8)
-    monkeypatch.setattr(commands, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(generation_commands, "HMC_STEPS_CPU", 8)
+    monkeypatch.setattr(generation_commands, "LOG_SECONDS", 0.0)
     monkeypatch.setattr(generation, "STEERING_EVERY", 2)
     out = tmp_path / "g.extxyz"
     main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])

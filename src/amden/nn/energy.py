@@ -19,7 +19,7 @@ t     float32  as it is here   all products in bfloat16
 
 Between the ends of trajectories it was 0.5, 0.3 and 0.03 k_B T, which turned round 11, 9 and 1 % of the decisions
 (`benchmarks/precision.py`). As the error is a function of the positions, the test is exact for an energy that far from
-E, in a cell of 765 degrees of freedom; the price is acceptance at small t, which the steering of dt₀ makes up for. On a
+E, in a cell of 765 degrees of freedom; the price is acceptance at small t, to which dt₀ is steered. On a
 CPU, where bfloat16 saves an eighth of the time, all is in float32.
 
 Training differentiates the gradient once more. `torch.compile` cannot do that through its own backward, so the gradient
