@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from amden.diffusion.vocabulary import Vocabulary
 from amden.neighbors import neighbor_matrix
 from amden.nn.egnn import EGNN, Edges, EGNNConfig, EGNNLayer
+from amden.nn.energy import EnergyNetwork
 from amden.nn.fused import FusedEdges, displacement, fused_available, message
+from amden.nn.score import ScoreConfig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
@@ -125,7 +128,38 @@ def test_values_and_gradients_of_the_network(compiled):
         assert ours < max(3 * theirs, 2e-2), (name, ours, theirs)
 
 
-def test_where_positions_need_gradients_the_plain_network_runs():
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_energies_and_their_gradients(compiled):
+    torch.manual_seed(0)
+    net = EnergyNetwork(ScoreConfig(Vocabulary((14,)), egnn=CONFIG, energy=True)).to(CUDA)
+    for p in net.parameters():
+        p.data += 0.02 * torch.randn_like(p)
+    positions, target, offset = crystal_like()
+    system = torch.arange(3, device=CUDA).repeat_interleave(256)
+    given = (torch.full((3,), 0.2, device=CUDA), positions, positions.new_zeros(len(positions), 0), {}, system)
+
+    def outcome(dtype: torch.dtype) -> list[torch.Tensor]:
+        with torch.no_grad():
+            t, x, e = (values.to(dtype) for values in given[:3])
+            return list(net(t, x, e, {}, system, target, offset.to(dtype)))[:2]
+
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        plain = outcome(torch.float32)
+        assert net.egnn.fuse(CUDA)
+        if compiled:
+            net.compile(dynamic=False)
+        fused = outcome(torch.float32)
+    net = net.double()
+    net.compile(disable=True)
+    net.egnn.fuse(CUDA, fused_kernels=False)
+    exact = outcome(torch.float64)
+    for name, ours, theirs, true in zip(("energy", "gradient"), fused, plain, exact, strict=True):
+        print(name, f"{relative(ours, true):.1e} ({relative(theirs, true):.1e})")
+        assert relative(ours, true) < max(2 * relative(theirs, true), 5e-3), name
+
+
+def test_where_positions_and_weights_need_gradients_the_plain_network_runs():
     torch.manual_seed(0)
     net = EGNN(CONFIG, features=1).to(CUDA)
     assert net.fuse(CUDA)
@@ -135,6 +169,7 @@ def test_where_positions_need_gradients_the_plain_network_runs():
         x = positions.requires_grad_()
         (force,) = torch.autograd.grad(net(features, x, target, offset)[0].sum(), x, create_graph=True)
         force.square().sum().backward()
+    assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 
 

@@ -44,9 +44,11 @@ def graph() -> tuple[torch.Tensor, torch.Tensor]:
     return target, weight
 
 
-def run(kind: str, layer: EGNNLayer, x: dict[str, torch.Tensor], *, fused: bool) -> torch.Tensor:
-    target, weight = graph()
-    weight = weight.to(x["e"].dtype)
+def run(
+    kind: str, layer: EGNNLayer, x: dict[str, torch.Tensor], *, fused: bool, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    target, given = graph()
+    weight = given.to(x["e"].dtype) if weight is None else weight
     nodes = (x["s"], x["q"])
     if fused:
         edges = FusedEdges(target, weight, x["e"])
@@ -121,6 +123,31 @@ def test_a_compiler_sees_the_shapes_of_the_plain_network(kind):
         assert sum(a is not None for a in found) == (10 if kind == "message" else 9)
 
 
+def frozen(dtype: torch.dtype) -> tuple[EGNNLayer, dict[str, torch.Tensor], torch.Tensor]:
+    """A layer whose parameters want no gradient, with inputs and edge weights that do."""
+    weight = graph()[1].to(dtype).requires_grad_()
+    layer = layer_with_weights().requires_grad_(False)
+    return layer if dtype == torch.float32 else layer.to(dtype), leaves(dtype), weight
+
+
+@pytest.mark.parametrize("kind", ["message", "displacement"])
+def test_a_compiler_sees_the_gradients_of_inputs_alone(kind):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer, x, weight = frozen(torch.float32)
+        inputs = [weight, x["s"], x["q"], x["e"], *([x["v"]] if kind == "displacement" else [])]
+        found = torch.autograd.grad(run(kind, layer, x, fused=True, weight=weight).sum(), inputs)
+        assert [(a.shape, a.dtype) for a in found] == [(given.shape, given.dtype) for given in inputs]
+
+
+@pytest.mark.parametrize("kind", ["message", "displacement"])
+def test_gradients_of_parameters_and_edge_weights_together_are_refused(kind):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer, x, weight = frozen(torch.float32)
+        out = run(kind, layer.requires_grad_(True), x, fused=True, weight=weight)
+        with pytest.raises(RuntimeError, match="not both: switch `fused` off"):
+            out.sum().backward()
+
+
 @pytest.mark.parametrize("kind", ["message", "displacement"])
 def test_differentiating_twice_is_refused(kind):
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -131,10 +158,13 @@ def test_differentiating_twice_is_refused(kind):
             slope.sum().backward()
 
 
-@pytest.mark.skipif(
+INTERPRETED = pytest.mark.skipif(
     find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
     reason="needs Triton, TRITON_INTERPRET=1 and, with Triton 3.6, numpy < 2.4",
 )
+
+
+@INTERPRETED
 @pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
 @pytest.mark.parametrize("one_launch", [False, True])
 @pytest.mark.parametrize("kind", ["message", "displacement"])
@@ -153,6 +183,22 @@ def test_interpreted_kernels_equal_the_plain_network(kind, one_launch, monkeypat
         assert (want is None) == (found is None)
         if want is not None:
             torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
+
+
+@INTERPRETED
+@pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["message", "displacement"])
+def test_interpreted_gradients_of_inputs_and_edge_weights_equal_the_plain_network(kind):
+    grads = []
+    for dtype, fused in ((torch.float64, False), (torch.float32, True)):
+        layer, x, weight = frozen(dtype)
+        out = run(kind, layer, x, fused=fused, weight=weight)
+        inputs = [x["s"], x["q"], x["e"], *([x["v"]] if kind == "displacement" else [])]
+        probe = torch.cos(torch.arange(out.numel())).view_as(out).to(dtype)
+        *found, slope = torch.autograd.grad((out * probe).sum(), [*inputs, weight])
+        grads.append([*found, torch.where(weight != 0, slope, 0.0)])
+    for want, found in zip(*grads, strict=True):
+        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5 * want.abs().max().item())
 
 
 def test_parameters_are_those_of_the_perceptron():

@@ -260,7 +260,9 @@ class EGNNLayer(nn.Module):
         return mixed(mixing.unflatten(-1, (k, k)), vectors)
 
     def _fuses(self, nodes: tuple[Tensor, Tensor], edges: Edges) -> bool:
-        return self.fused and nodes[0].is_cuda and nodes[0].dtype == torch.bfloat16 and not edges.weight.requires_grad
+        if not (self.fused and nodes[0].is_cuda and torch.is_autocast_enabled("cuda")):
+            return False
+        return not edges.weight.requires_grad or not any(p.requires_grad for p in self.parameters())
 
 
 class EGNN(nn.Module):
@@ -294,7 +296,7 @@ class EGNN(nn.Module):
     def fuse(self, device: torch.device, *, fused_kernels: bool = True) -> bool:
         """Take fused kernels under bfloat16 autocast on `device` where it has them; returns whether it has.
 
-        Where positions need gradients the plain network is used all the same.
+        Where both positions and weights need gradients the plain network is used all the same.
         """
         size = self.config
         available = fused.fused_available(hidden=size.hidden, channels=size.channels, device=device)

@@ -117,6 +117,7 @@ class EnergyNetwork(nn.Module):
         differentiable = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
 
         def evaluate(parameters: list[Tensor], given: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            parameters = parameters if differentiable else [p.detach() for p in parameters]
             own = dict(zip(self.energies.state_dict(), parameters, strict=True))
             return _with_gradient(self.energies, own, names, given, chunk=chunk, differentiable=differentiable)
 

@@ -1,8 +1,9 @@
 """Message and displacement of eq. 9 as single operations on the GPU, which never store an edge-wide hidden tensor.
 
 `message` and `displacement` are what `EGNNLayer` computes with its edge perceptrons, in bfloat16 products with float32
-sums. `torch.compile` sees them as opaque nodes. Their backward recomputes the forward tile by tile. They have no second
-derivative, and none for the edge weight, so forces by differentiation need the plain network.
+sums. `torch.compile` sees them as opaque nodes. Their backward recomputes the forward tile by tile: for training it has
+the gradients of all but the edge weight, for forces, where no parameter wants one, those of what positions change. They
+have no second derivative, so training on forces needs the plain network.
 
 The kernels are in `amden.nn.fused_kernels`, which needs Triton and is imported when first used.
 """
@@ -52,7 +53,7 @@ class FusedEdges(NamedTuple):
     target: Tensor
     """[atoms, neighbors], int64"""
     weight: Tensor
-    """[atoms, neighbors], float32, zero for padding"""
+    """[atoms, neighbors], float32, zero for padding; has a gradient where it is not, if no parameter has one"""
     features: Tensor
     """[atoms, neighbors, channels + 1], float32"""
 
@@ -143,28 +144,41 @@ PASSES: tuple[tuple[bool, bool, int, int], ...] = ((True, False, 1, 2), (False, 
 """Launches of a backward: (inputs' gradients, weight matrix's gradient, rows a tile, programs a multiprocessor)."""
 
 
-def _backward(kernel: str, tensors: Sequence[Tensor], edge: Tensor, out_weight: Tensor, vectors: list[Tensor]) -> list:
-    """Gradients of s, q, e (and v), then the column sums [hidden, 16], what comes last, and the weight matrix's."""
+FORCE_PASSES: tuple[tuple[bool, bool, int, int], ...] = ((True, False, 1, 2),)
+"""The same for gradients of the inputs alone."""
+
+
+def _backward(
+    kernel: str, tensors: Sequence[Tensor], edge: Tensor, out_weight: Tensor, vectors: list[Tensor], *, parameters: bool
+) -> list:
+    """Gradients of s, q, e (and v) and w; with `parameters`, where w has none, then the column sums [hidden, 16], what
+    comes last, and the weight matrix's."""
     source, targets, target, features = tensors[1:5]
     atoms, neighbors = target.shape
     last = 1 if kernel == "message_backward" else out_weight.shape[0]
     like = {"dtype": torch.float32, "device": source.device}
     found = [torch.zeros(source.shape, **like), torch.zeros(targets.shape, **like), torch.zeros_like(features)]
     found += [torch.zeros_like(v) for v in vectors]
+    found += [torch.zeros(() if parameters else target.shape, **like)]
     n, hidden = out_weight.shape
     outer = inner = None
-    for do_inner, do_outer, rows, each in PASSES:
+    for do_inner, do_outer, rows, each in PASSES if parameters else FORCE_PASSES:
         programs = _programs(-(-atoms // rows) * -(-neighbors // BLOCK), source.device, each)
         mine = torch.zeros((programs, n * hidden), **like) if do_outer else source.new_empty(1)
-        sums = torch.zeros((programs, hidden * _SIDE + last), **like) if do_inner else source.new_empty(1)
+        summed = do_inner and parameters
+        sums = torch.zeros((programs, hidden * _SIDE + last), **like) if summed else source.new_empty(1)
         if atoms and neighbors:
             with _on(source.device):
                 getattr(_kernels(), kernel)[(programs,)](
                     *tensors, *found, mine, sums, atoms, neighbors, 0, **_settings(source, edge, block=BLOCK),
-                    ROWS=rows, INNER=do_inner, OUTER=do_outer, num_warps=4 * rows, num_stages=1,
+                    ROWS=rows, INNER=do_inner, OUTER=do_outer, PARAMETERS=parameters, num_warps=4 * rows, num_stages=1,
                 )  # fmt: skip
+        if not parameters:
+            continue
         outer = mine.sum(0).view(n, hidden) if do_outer else outer
         inner = (sums.sum(0), rows) if do_inner else inner
+    if not parameters:
+        return found
     assert inner is not None
     assert outer is not None
     sums, rows = inner
@@ -197,8 +211,8 @@ def _message_backward(
 ) -> list[Tensor]:  # fmt: skip
     given = (grad, source, targets, target, features, weight)
     given += (edge, gamma, beta, out_weight, out_bias, gate_weight, gate_bias)
-    found = _backward("message_backward", [t.contiguous() for t in given], edge, out_weight, [])
-    ds, dq, de, sums, last, out, rows = found
+    found = _backward("message_backward", [t.contiguous() for t in given], edge, out_weight, [], parameters=True)
+    ds, dq, de, _, sums, last, out, rows = found
     f = edge.shape[0]
     beta_, gamma_, bias_, gate_ = sums[:, f + rows : f + rows + 4].T.contiguous()
     return [
@@ -212,17 +226,48 @@ def _message_backward_like(grad, source, targets, target, features, weight, *par
     return [torch.empty_like(t) for t in (source, targets, features, *parameters)]
 
 
-def _message_setup(ctx, inputs, output):
+@torch.library.custom_op("amden::message_slopes", mutates_args=())
+def _message_slopes(
+    grad: Tensor, source: Tensor, targets: Tensor, target: Tensor, features: Tensor, weight: Tensor, edge: Tensor,
+    gamma: Tensor, beta: Tensor, out_weight: Tensor, out_bias: Tensor, gate_weight: Tensor, gate_bias: Tensor,
+) -> list[Tensor]:  # fmt: skip
+    given = (grad, source, targets, target, features, weight)
+    given += (edge, gamma, beta, out_weight, out_bias, gate_weight, gate_bias)
+    found = _backward("message_backward", [t.contiguous() for t in given], edge, out_weight, [], parameters=False)
+    ds, dq, de, dw = found
+    return [ds.to(source.dtype), dq.to(targets.dtype), de, dw]
+
+
+@torch.library.register_fake("amden::message_slopes")
+def _message_slopes_like(grad, source, targets, target, features, weight, *parameters):
+    return [torch.empty_like(t) for t in (source, targets, features, weight)]
+
+
+def _setup(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
+def _parameters_want(ctx, first: int, weight: int) -> bool:
+    """Whether the gradient of a parameter is asked for; the edge weight then has none."""
+    wanted = any(ctx.needs_input_grad[first:])
+    if wanted and ctx.needs_input_grad[weight]:
+        raise RuntimeError(
+            "fused kernels have gradients of parameters or of edge weights, not both: switch `fused` off"
+        )
+    return wanted
+
+
 def _message_grad(ctx, grad):
+    if not _parameters_want(ctx, first=5, weight=4):
+        ds, dq, de, dw = _message_slopes(grad, *ctx.saved_tensors)
+        return ds, dq, None, de, dw, *(None,) * 7
     ds, dq, de, *parameters = _message_backward(grad, *ctx.saved_tensors)
     return ds, dq, None, de, None, *parameters
 
 
-torch.library.register_autograd("amden::message", _message_grad, setup_context=_message_setup)
+torch.library.register_autograd("amden::message", _message_grad, setup_context=_setup)
 torch.library.register_autograd("amden::message_backward", _refuse_double)
+torch.library.register_autograd("amden::message_slopes", _refuse_double)
 
 
 @torch.library.custom_op("amden::displacement", mutates_args=())
@@ -246,8 +291,9 @@ def _displacement_backward(
     edge: Tensor, gamma: Tensor, beta: Tensor, out_weight: Tensor, out_bias: Tensor,
 ) -> list[Tensor]:  # fmt: skip
     given = (grad, source, targets, target, features, vectors, weight, edge, gamma, beta, out_weight, out_bias)
-    found = _backward("displacement_backward", [t.contiguous() for t in given], edge, out_weight, [vectors])
-    ds, dq, de, dv, sums, last, out, rows = found
+    given = [t.contiguous() for t in given]
+    found = _backward("displacement_backward", given, edge, out_weight, [vectors], parameters=True)
+    ds, dq, de, dv, _, sums, last, out, rows = found
     f = edge.shape[0]
     beta_, gamma_ = sums[:, f + rows : f + rows + 2].T.contiguous()
     return [
@@ -261,10 +307,30 @@ def _displacement_backward_like(grad, source, targets, target, features, vectors
     return [torch.empty_like(t) for t in (source, targets, features, vectors, *parameters)]
 
 
+@torch.library.custom_op("amden::displacement_slopes", mutates_args=())
+def _displacement_slopes(
+    grad: Tensor, source: Tensor, targets: Tensor, target: Tensor, features: Tensor, vectors: Tensor, weight: Tensor,
+    edge: Tensor, gamma: Tensor, beta: Tensor, out_weight: Tensor, out_bias: Tensor,
+) -> list[Tensor]:  # fmt: skip
+    given = (grad, source, targets, target, features, vectors, weight, edge, gamma, beta, out_weight, out_bias)
+    given = [t.contiguous() for t in given]
+    ds, dq, de, dv, dw = _backward("displacement_backward", given, edge, out_weight, [vectors], parameters=False)
+    return [ds.to(source.dtype), dq.to(targets.dtype), de, dv, dw]
+
+
+@torch.library.register_fake("amden::displacement_slopes")
+def _displacement_slopes_like(grad, source, targets, target, features, vectors, weight, *parameters):
+    return [torch.empty_like(t) for t in (source, targets, features, vectors, weight)]
+
+
 def _displacement_grad(ctx, grad):
+    if not _parameters_want(ctx, first=6, weight=5):
+        ds, dq, de, dv, dw = _displacement_slopes(grad, *ctx.saved_tensors)
+        return ds, dq, None, de, dv, dw, *(None,) * 5
     ds, dq, de, dv, *parameters = _displacement_backward(grad, *ctx.saved_tensors)
     return ds, dq, None, de, dv, None, *parameters
 
 
-torch.library.register_autograd("amden::displacement", _displacement_grad, setup_context=_message_setup)
+torch.library.register_autograd("amden::displacement", _displacement_grad, setup_context=_setup)
 torch.library.register_autograd("amden::displacement_backward", _refuse_double)
+torch.library.register_autograd("amden::displacement_slopes", _refuse_double)

@@ -10,8 +10,11 @@ sum of three such products of high and low parts, right to 2⁻¹⁶. Sums over 
 are F features (the gradient of W_e), `ROWS` rows (of s), then beta, gamma, the output's bias and the gate.
 
 A backward has two halves, `INNER` (all gradients but that of the second linear layer's matrix, which takes many
-registers) and `OUTER` (that one), in one launch or two. `zero` is 0: added to the address of a small vector it keeps
-the compiler from loading it early and holding it in registers, which are what these kernels are short of.
+registers) and `OUTER` (that one), in one launch or two. Without `PARAMETERS` it is the inner half alone, with the
+gradients of what positions change, the edge weights too, and of no parameter: that is what an energy needs.
+
+`zero` is 0: added to the address of a small vector it keeps the compiler from loading it early and holding it in
+registers, which are what these kernels are short of.
 
 What calls these kernels, allocates and reduces is `amden.nn.fused`.
 """
@@ -226,15 +229,16 @@ def _indicator(column, M: tl.constexpr, LOW: tl.constexpr):
 def _input_gradient(
     dz, n, rstd, zero, gamma, beta, e, edge, inside, target, weight, we, out, sums, dtargets, dfeatures,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr, F: tl.constexpr,
-    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
+    LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr, PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """From dz back to x: writes the gradients of q and e, adds to the column sums."""
     M: tl.constexpr = ROWS * BLOCK
     f = tl.arange(0, 16)[None, :]
     n = n.to(tl.float32)
     d = tl.dot(dz, out, input_precision=EXACT) * _silu_slope(n * _vector(gamma, H) + _vector(beta, H), FAST)
-    sums = tl.dot(tl.trans(d.to(LOW)), _indicator(F + ROWS, M, LOW), sums, input_precision=EXACT)
-    sums = tl.dot(tl.trans((d * n).to(LOW)), _indicator(F + ROWS + 1, M, LOW), sums, input_precision=EXACT)
+    if PARAMETERS:
+        sums = tl.dot(tl.trans(d.to(LOW)), _indicator(F + ROWS, M, LOW), sums, input_precision=EXACT)
+        sums = tl.dot(tl.trans((d * n).to(LOW)), _indicator(F + ROWS + 1, M, LOW), sums, input_precision=EXACT)
     d = d * _vector(gamma + zero, H)
     d = d - (tl.sum(d, 1) / H)[:, None] - n * (tl.sum(d * n, 1) / H)[:, None]
     d = d * rstd[:, None]
@@ -275,10 +279,10 @@ def _share(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 @no_type_check
 def message_backward(
     grad, source, targets, target, features, weight, edge_weight, gamma, beta, out_weight, out_bias, gate_weight,
-    gate_bias, dsource, dtargets, dfeatures, outer, inner, atoms, neighbors, zero,
+    gate_bias, dsource, dtargets, dfeatures, dweight, outer, inner, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
     LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
-    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
+    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr, PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `message_forward`, which is done again tile by tile."""
     M: tl.constexpr = ROWS * BLOCK
@@ -306,9 +310,12 @@ def message_backward(
             m = _silu(z, FAST)
             a = _sigmoid(tl.sum(m * _vector(gate_weight + late, H), 1) + gate_shift, FAST)
             dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
-            dlogit = tl.sum(m * dm, 1) * w * a * (1.0 - a)
-            dgate += dlogit
-            if INNER:
+            along = tl.sum(m * dm, 1)
+            dlogit = along * w * a * (1.0 - a)
+            if not PARAMETERS:
+                tl.store(dweight + edge, along * a, mask=inside)
+            if INNER and PARAMETERS:
+                dgate += dlogit
                 side = tl.where(f == F + ROWS + 3, dlogit[:, None], 0.0).to(LOW)
                 sums = tl.dot(tl.trans(m.to(LOW)), side, sums, input_precision=EXACT)
             late += zero
@@ -318,16 +325,17 @@ def message_backward(
             if OUTER:
                 dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
             if INNER:
-                sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
+                if PARAMETERS:
+                    sums = tl.dot(tl.trans(dz), _indicator(F + ROWS + 2, M, LOW), sums, input_precision=EXACT)
                 sums = _input_gradient(
                     dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we,
-                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT, PARAMETERS,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
         to, _ = _share(outer + tl.program_id(0) * (H * H), H, H)
         tl.store(to, dout)
-    if INNER:
+    if INNER and PARAMETERS:
         to, last = _share(inner + tl.program_id(0) * (H * 16 + 1), H, 16)
         tl.store(to, sums)
         tl.store(last, tl.sum(dgate, 0))
@@ -337,10 +345,10 @@ def message_backward(
 @no_type_check
 def displacement_backward(
     grad, source, targets, target, features, vectors, weight, edge_weight, gamma, beta, out_weight, out_bias,
-    dsource, dtargets, dfeatures, dvectors, outer, inner, atoms, neighbors, zero,
+    dsource, dtargets, dfeatures, dvectors, dweight, outer, inner, atoms, neighbors, zero,
     H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr,
     LOW: tl.constexpr, FAST: tl.constexpr, EXACT: tl.constexpr,
-    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
+    ROWS: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr, PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `displacement_forward`, which is done again tile by tile."""
     M: tl.constexpr = ROWS * BLOCK
@@ -377,20 +385,23 @@ def displacement_backward(
                 if INNER:
                     tl.store(dvectors + at + x, tl.sum(mixing * u, 1), mask=inside[:, None])
                 dz += u * v
+            if not PARAMETERS:
+                tl.store(dweight + edge, tl.sum(tl.reshape(dz, (M, KK)) * z, 1), mask=inside)
             dz = (tl.reshape(dz, (M, KK)) * w[:, None]).to(LOW)
             if OUTER:
                 dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
             if INNER:
-                dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
+                if PARAMETERS:
+                    dbias = tl.dot(tl.trans(dz), _indicator(0, M, LOW), dbias, input_precision=EXACT)
                 sums = _input_gradient(
                     dz, n, rstd, zero, gamma + late + zero, beta + late + zero, e, edge, inside, target, weight, we,
-                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT,
+                    out, sums, dtargets, dfeatures, ROWS, BLOCK, H, F, LOW, FAST, EXACT, PARAMETERS,
                 )  # fmt: skip
                 sums = _take_sources(sums, group, dsource, atoms, ROWS, H, F)
     if OUTER:
         to, _ = _share(outer + tl.program_id(0) * (KK * H), KK, H)
         tl.store(to, dout)
-    if INNER:
+    if INNER and PARAMETERS:
         to, last = _share(inner + tl.program_id(0) * (H * 16 + KK), H, 16)
         tl.store(to, sums)
         tl.store(last + tl.arange(0, KK), tl.sum(tl.where(f == 0, dbias, 0.0), 1))
