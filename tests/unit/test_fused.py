@@ -10,7 +10,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from amden.nn.egnn import EGNN, EdgeMLP, Edges, EGNNConfig, EGNNLayer
-from amden.nn.fused import FusedEdges, Mlp, displacement, fused_available, message
+from amden.nn.fused import FusedEdges, Mlp, Pass, displacement, fused_available, message
 
 HIDDEN, CHANNELS, ATOMS, NEIGHBORS = 32, 4, 5, 70
 
@@ -170,7 +170,7 @@ INTERPRETED = pytest.mark.skipif(
 @pytest.mark.parametrize("kind", ["message", "displacement"])
 def test_interpreted_kernels_equal_the_plain_network(kind, one_launch, monkeypatch):
     if one_launch:
-        monkeypatch.setattr("amden.nn.fused.PASSES", ((True, True, 2, 1),))
+        monkeypatch.setattr("amden.nn.fused.PASSES", (Pass(True, True, 2, 1, 8),))
     layer = layer_with_weights()
     grads = []
     for dtype, fused in ((torch.float64, False), (torch.float32, True)):

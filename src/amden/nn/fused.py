@@ -140,12 +140,26 @@ def _forward(kernel: str, tensors: Sequence[Tensor], result: Tensor, edge: Tenso
     return result.zero_()
 
 
-PASSES: tuple[tuple[bool, bool, int, int], ...] = ((True, False, 1, 2), (False, True, 2, 1))
-"""Launches of a backward: (inputs' gradients, weight matrix's gradient, rows a tile, programs a multiprocessor)."""
+class Pass(NamedTuple):
+    """A launch of a backward."""
+
+    inner: bool
+    """Gradients of the inputs."""
+    outer: bool
+    """Gradient of the weight matrix."""
+    rows: int
+    """Atoms of a tile."""
+    each: int
+    """Programs a multiprocessor."""
+    warps: int
 
 
-FORCE_PASSES: tuple[tuple[bool, bool, int, int], ...] = ((True, False, 1, 2),)
-"""The same for gradients of the inputs alone."""
+PASSES: tuple[Pass, ...] = (Pass(True, False, 1, 2, 4), Pass(False, True, 2, 1, 8))
+"""Launches for all gradients."""
+
+
+FORCE_PASSES: tuple[Pass, ...] = (Pass(True, False, 1, 1, 8),)
+"""Launches for gradients of the inputs alone: with eight warps a third of the registers spilt with four."""
 
 
 def _backward(
@@ -162,7 +176,7 @@ def _backward(
     found += [torch.zeros(() if parameters else target.shape, **like)]
     n, hidden = out_weight.shape
     outer = inner = None
-    for do_inner, do_outer, rows, each in PASSES if parameters else FORCE_PASSES:
+    for do_inner, do_outer, rows, each, warps in PASSES if parameters else FORCE_PASSES:
         programs = _programs(-(-atoms // rows) * -(-neighbors // BLOCK), source.device, each)
         mine = torch.zeros((programs, n * hidden), **like) if do_outer else source.new_empty(1)
         summed = do_inner and parameters
@@ -171,7 +185,7 @@ def _backward(
             with _on(source.device):
                 getattr(_kernels(), kernel)[(programs,)](
                     *tensors, *found, mine, sums, atoms, neighbors, 0, **_settings(source, edge, block=BLOCK),
-                    ROWS=rows, INNER=do_inner, OUTER=do_outer, PARAMETERS=parameters, num_warps=4 * rows, num_stages=1,
+                    ROWS=rows, INNER=do_inner, OUTER=do_outer, PARAMETERS=parameters, num_warps=warps, num_stages=1,
                 )  # fmt: skip
         if not parameters:
             continue
