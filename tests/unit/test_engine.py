@@ -126,6 +126,37 @@ def test_temperature_follows_the_ramp():
     assert record.mean.temperature.mean() == pytest.approx(1475.0, rel=0.15)
 
 
+OWN = (
+    Segment(30, temperature=(2000.0, 1000.0), pressure=0.0),
+    Segment(12, temperature=(500.0, 3000.0), interval=4),
+    Segment(20, timestep=0.001),
+)
+
+
+def test_systems_follow_segments_of_their_own_bit_by_bit():
+    """In slices too: what is done stops."""
+    state = packed(seeds=(1, 2, 3))
+    together, record = run(state, SW, OWN)
+    assert together.step.tolist() == [30, 12, 20]
+    sliced, ends = state, []
+    for first in range(0, 30, 8):
+        sliced, part = run(sliced, SW, OWN, first_step=first, n_steps=min(8, 30 - first))
+        ends.append(sliced.step.tolist())
+    assert ends == [[8, 8, 8], [16, 12, 16], [24, 12, 20], [30, 12, 20]]
+    assert_same(sliced, together)
+    np.testing.assert_array_equal(part.final.potential_energy, record.final.potential_energy)
+    for i, segment in enumerate(OWN):
+        alone, own = run(packed(seeds=(i + 1,)), SW, segment)
+        np.testing.assert_array_equal(alone.positions, together.positions[32 * i : 32 * (i + 1)])
+        np.testing.assert_array_equal(alone.velocities, together.velocities[32 * i : 32 * (i + 1)])
+        assert own.mean.temperature[0] == record.mean.temperature[i]
+
+
+def test_each_system_needs_its_segment():
+    with pytest.raises(ValueError, match="`segment` must be one, or one for each of 2 systems, got 3"):
+        run(packed(seeds=(1, 2)), SW, OWN)
+
+
 def test_soft_start_survives_overlaps():
     state = packed(min_distance=0.6, seeds=(1, 2), temperature=300.0)
     soft = Segment(400, temperature=(300.0, 300.0), max_displacement=0.05)

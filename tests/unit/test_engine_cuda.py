@@ -17,6 +17,8 @@ from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
 GLASS = bmp_shrm()
 SW, SILICA = StillingerWeber(), munetoh_silica()
 SEGMENT = Segment(5, temperature=(2000.0, 1000.0), pressure=1.0, interval=2)
+OWN = [SEGMENT, Segment(4, temperature=(500.0, 1000.0), interval=3)]
+"""The second system has one of its own, and less to do."""
 SIMULATION = f"""
 import sys
 import jaxtyping
@@ -24,7 +26,8 @@ import numpy as np
 from amden.simulate.engine import MDState, Segment, run
 from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
 
-state, segment, potential = MDState(**np.load(sys.argv[1])), {SEGMENT!r}, eval(sys.argv[2])
+state, potential = MDState(**np.load(sys.argv[1])), eval(sys.argv[2])
+segment = {OWN!r}[: state.n_systems]
 state, _ = run(state, potential, segment, device="cuda", n_steps=3)
 state, record = run(state, potential, segment, device="cuda", first_step=3)
 np.savez(sys.argv[1], failure=record.failure, pressure=record.final.pressure, **vars(state))
@@ -80,7 +83,7 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, requ
     )
     assert done.returncode == 0, done.stderr
     simulated = np.load(path)
-    compiled, record = run(state, potential, SEGMENT)
+    compiled, record = run(state, potential, OWN[: state.n_systems])
     assert not simulated["failure"].any()
     for name, atol in {"positions": 1e-5, "velocities": 1e-3, "cell": 1e-5, "step": 0.0}.items():
         np.testing.assert_allclose(simulated[name], getattr(compiled, name), rtol=0.0, atol=atol)

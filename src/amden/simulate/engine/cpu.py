@@ -7,13 +7,13 @@ from typing import Any
 
 import numba
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 from amden.simulate.compiler import compiled
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
 from amden.simulate.engine.far import MOST_ATOMS, Far, Tally, tables_of
 from amden.simulate.engine.kernel import Machine, Workspace, trajectory
-from amden.simulate.engine.systems import Systems
+from amden.simulate.engine.systems import Plans, Systems
 from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential
 
@@ -54,14 +54,7 @@ def _machine() -> Machine:
     )
 
 
-def advance(
-    systems: Systems,
-    potential: Potential,
-    *,
-    n_steps: int,
-    ramp: tuple[int, int, int],
-    plan: Float64[np.ndarray, " numbers"],
-) -> Int64[np.ndarray, " systems"]:
+def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.ndarray, " systems"]:
     """Runs all systems in place; returns the failure of each."""
     most = MOST_ATOMS if isinstance(potential, LongRanged) else _MOST_ATOMS
     if systems.n_atoms.max() > most:
@@ -70,6 +63,7 @@ def advance(
 
     def system(s: int) -> int:
         own = slice(systems.offsets[s], systems.offsets[s] + systems.n_atoms[s])
+        n_steps, *ramp = plans.steps[s].tolist()
         return kernels[bool(diagonal[s])](
             systems.fixed[own],
             systems.velocities[own],
@@ -78,8 +72,8 @@ def advance(
             systems.seed[s],
             systems.step[s],
             n_steps,
-            ramp,
-            plan,
+            tuple(ramp),
+            plans.numbers[s],
             systems.cell[s],
             systems.record[s],
         )

@@ -2,17 +2,18 @@
 
 The size of a system alone decides how many threads it gets, so that its sums are added in the same order in any batch.
 Systems of one number of threads are one grid; all grids run side by side, the largest systems first, so that small ones
-fill the multiprocessors that large ones leave.
+fill the multiprocessors that large ones leave; in a grid those with most to do come first. A block whose steps are done
+returns, and the next system takes its place.
 """
 
 import warnings
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 from amden.simulate.engine.cuda_memory import Memory
-from amden.simulate.engine.systems import Systems
+from amden.simulate.engine.systems import Plans, Systems
 from amden.simulate.potentials.potential import Potential
 
 _CAPACITIES = 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024
@@ -21,14 +22,7 @@ _WARP = 32
 """Threads come in multiples of this."""
 
 
-def advance(
-    systems: Systems,
-    potential: Potential,
-    *,
-    n_steps: int,
-    ramp: tuple[int, int, int],
-    plan: Float64[np.ndarray, " numbers"],
-) -> Int64[np.ndarray, " systems"]:
+def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.ndarray, " systems"]:
     """Runs all systems in place, one launch for each number of threads and kind of cell; returns their failures."""
     cuda = load_cuda()
     from amden.simulate.engine import cuda_kernel
@@ -41,14 +35,14 @@ def advance(
     failure = cuda.to_device(np.zeros(len(threads), np.int64))
     fields = ("fixed", "velocities", "kicks", "species", "seed", "step", "n_atoms", "offsets", "cell", "record")
     on_device = {name: cuda.to_device(getattr(systems, name)) for name in fields}
-    on_device_plan, grids = cuda.to_device(plan), []
+    steps, numbers, grids = cuda.to_device(plans.steps), cuda.to_device(plans.numbers), []
     for n_threads, kind in sorted(set(zip(threads.tolist(), diagonal.tolist(), strict=True)), reverse=True):
         chosen = np.flatnonzero((threads == n_threads) & (diagonal == kind))
-        order = cuda.to_device(chosen[np.argsort(-systems.n_atoms[chosen], kind="stable")])
+        order = cuda.to_device(chosen[np.argsort(-systems.n_atoms[chosen] * plans.steps[chosen, 0], kind="stable")])
         capacity = _CAPACITIES[int(np.searchsorted(_CAPACITIES, n_threads))]
         elsewhere = [cuda.device_array(*array) for array in Memory.of(potential, capacity).elsewhere(len(chosen))]
         kernel = cuda_kernel.compiled(potential, capacity=capacity, diagonal=kind)
-        arguments = order, *on_device.values(), n_steps, *ramp, on_device_plan, *elsewhere, failure
+        arguments = order, *on_device.values(), steps, numbers, *elsewhere, failure
         grids.append((kernel, (len(chosen), n_threads, cuda.stream()), arguments))
     cuda.synchronize()
     for kernel, configuration, arguments in grids:  # nothing else here: copies would wait for the grids before

@@ -85,7 +85,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
 
     def launch(
         order, fixed_all, velocities, kicks, species, seed, step, n_atoms, offsets, cell, record,
-        n_steps, interval, ramp_start, ramp_length, plan, listed_all, near_all, moments_all, origin_all, motion_all,
+        steps, plans, listed_all, near_all, moments_all, origin_all, motion_all,
         far_all, contacts_all, far_counts_all, failure,
     ):  # fmt: skip
         system, thread, n_threads = order[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockDim.x
@@ -135,7 +135,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
             fixed, origin, velocity, force, kick, kind, moments, listed, n_listed, near, n_near, pairs_work,
             metric, drift, control, moments, total, verdict,
         )  # fmt: skip
-        ramp = interval, ramp_start, ramp_length
+        n_steps, ramp, plan = steps[system, 0], (steps[system, 1], steps[system, 2], steps[system, 3]), plans[system]
         run(thread, n_threads, n, seed[system], step[system], n_steps, ramp, plan, cell[system], record[system], work)
         if thread < n:
             for d in range(3):

@@ -1,18 +1,19 @@
 """The face of the engine: checks, units and the way to the device and back."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import Float64, Int, Int64, UInt8
 
 from amden.elements import MASSES, atomic_number
 from amden.random import Streams
 from amden.simulate.engine.coupling import N_OBSERVABLES, N_SAMPLES, RECORD
 from amden.simulate.engine.state import MDState, Observables, Record, Segment
-from amden.simulate.engine.systems import Systems
+from amden.simulate.engine.systems import Plans, Systems
 from amden.simulate.potentials.pair_sums import image_cutoff
 from amden.simulate.potentials.potential import Potential
 from amden.units import AMU_A2_PER_PS2, EV_PER_A3_IN_GPA, KB
@@ -24,13 +25,15 @@ _VELOCITY_DRAW = 1 << 62
 def run(
     state: MDState,
     potential: Potential,
-    segment: Segment,
+    segment: Segment | Sequence[Segment],
     *,
     device: Literal["cpu", "cuda"] = "cpu",
     first_step: int = 0,
     n_steps: int | None = None,
 ) -> tuple[MDState, Record]:
     """Runs `n_steps` of a segment from its `first_step` on; all the rest of it when left out.
+
+    Systems may have a segment each: one whose steps are done stops, and measures the state it is left in.
 
     A segment run in slices gives the same state, bit by bit, as in one call. One call is one launch on CUDA, so slices
     keep launches short and let progress be shown. Each system depends on its own seed and not on its batch.
@@ -45,30 +48,45 @@ def run(
     >>> int(state.step[0]), bool(record.failed[0]), bool(record.deviation.total_energy[0] < 1e-4)
     (20, False, True)
     """
-    n_steps = segment.n_steps - first_step if n_steps is None else n_steps
-    if first_step < 0 or n_steps < 0 or first_step + n_steps > segment.n_steps:
-        raise ValueError(
-            f"`first_step` and `n_steps` must lie within the {segment.n_steps} steps of the segment, "
-            f"got {first_step} and {n_steps}"
-        )
+    segments = [segment] * state.n_systems if isinstance(segment, Segment) else list(segment)
+    steps = _steps(state, segments, first_step, n_steps)
     _check(state, potential)
-    systems = _prepare(state, potential, segment)
-    ramp = (segment.interval, first_step, segment.n_steps)
+    systems = _prepare(state, potential, segments)
+    plans = Plans(steps, np.stack([segment_plan(own) for own in segments]))
     if device == "cpu":
         from amden.simulate.engine.cpu import advance
     elif device == "cuda":
         from amden.simulate.engine.cuda import advance
     else:
         raise ValueError(f"`device` must be 'cpu' or 'cuda', got {device!r}")
-    failure = advance(systems, potential, n_steps=n_steps, ramp=ramp, plan=segment_plan(segment))
+    failure = advance(systems, potential, plans)
     new = replace(
         state,
         positions=systems.positions(),
         velocities=systems.velocities,
         cell=systems.cell,
-        step=state.step + np.where(failure == 0, n_steps, 0),
+        step=state.step + np.where(failure == 0, steps[:, 0], 0),
     )
     return new, _record(systems.record, failure)
+
+
+def _steps(
+    state: MDState, segments: Sequence[Segment], first_step: int, n_steps: int | None
+) -> Int64[np.ndarray, "systems 4"]:
+    """Of each system: those to do, interval of thermostat and barostat, the first, length of the segment (`Plans`)."""
+    if len(segments) != state.n_systems:
+        raise ValueError(f"`segment` must be one, or one for each of {state.n_systems} systems, got {len(segments)}")
+    longest = max(own.n_steps for own in segments)
+    n_steps = longest - first_step if n_steps is None else n_steps
+    if first_step < 0 or n_steps < 0 or first_step + n_steps > longest:
+        raise ValueError(
+            f"`first_step` and `n_steps` must lie within the {longest} steps of the segment, "
+            f"got {first_step} and {n_steps}"
+        )
+    return np.array(
+        [[min(max(own.n_steps - first_step, 0), n_steps), own.interval, first_step, own.n_steps] for own in segments],
+        np.int64,
+    )
 
 
 def thermal_state(
@@ -133,9 +151,10 @@ def _check(state: MDState, potential: Potential) -> None:
         )
 
 
-def _prepare(state: MDState, potential: Potential, segment: Segment) -> Systems:
-    kicks = 0.5 * segment.timestep / (_masses(potential) * AMU_A2_PER_PS2)
-    return Systems.of(state, kicks.astype(np.float32)[state.species], record_size=RECORD)
+def _prepare(state: MDState, potential: Potential, segments: Sequence[Segment]) -> Systems:
+    timestep = np.repeat([own.timestep for own in segments], state.n_atoms)
+    kicks = 0.5 * timestep / (_masses(potential) * AMU_A2_PER_PS2)[state.species]
+    return Systems.of(state, kicks.astype(np.float32), record_size=RECORD)
 
 
 def segment_plan(segment: Segment) -> Float64[np.ndarray, " numbers"]:

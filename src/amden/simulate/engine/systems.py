@@ -14,6 +14,16 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
+class Plans:
+    """What each system of a batch is to do."""
+
+    steps: Int64[np.ndarray, "systems 4"]
+    """Steps to do, interval of thermostat and barostat, first step within the segment, length of the segment."""
+    numbers: Float64[np.ndarray, "systems numbers"]
+    """The segment in the numbers and the order of `coupling`."""
+
+
+@dataclass(frozen=True)
 class Systems:
     """A batch in the engine's own numbers. The machines write the results into these arrays."""
 
