@@ -2,6 +2,7 @@
 
 `score` is the forward pass of a score model of the same size, `energy` the energy with its gradient, `hmc` an iteration
 of Hamiltonian Monte Carlo with 15 evaluations, `step` a training step, which differentiates the gradient once more.
+Energies take the fused kernels where there are such, steps cannot.
 Samples, ceilings and the floor are those of `network.py`: a gradient costs twice the forward pass, and the derivative
 of both twice as much again, so a step is nine forward passes.
 """
@@ -10,6 +11,7 @@ import argparse
 import time
 
 import torch
+import torch._functorch.config as functorch
 from network import N_ATOMS, SIDE, ceilings, operations, timed, traffic
 
 from amden.diffusion.denoiser import Noise, Sample
@@ -29,12 +31,13 @@ N_VERLET = 15
 class Runs:
     """The energy model, eager or compiled, on random silicon-like samples."""
 
-    def __init__(self, config: EGNNConfig, device: torch.device, *, compiled: bool) -> None:
+    def __init__(self, config: EGNNConfig, device: torch.device, *, compiled: bool, fused: bool) -> None:
         torch.manual_seed(0)
         self.device = device
         self.model = EnergyModel(ScoreConfig(Vocabulary((14,)), egnn=config, energy=True), Diffusion()).to(device)
         self.plain = ScoreModel(ScoreConfig(Vocabulary((14,)), egnn=config)).to(device)
         self.plain.egnn.fuse(device)
+        self.model.egnn.fuse(device, fused_kernels=fused)
         if compiled:
             self.model.network.compile(dynamic=False)
             self.plain.network.compile(dynamic=False)
@@ -133,10 +136,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 8], help="samples at a time on a GPU")
     parser.add_argument("--what", nargs="+", default=["score", "energy", "hmc", "step"], help="lines of the table")
     parser.add_argument("--tf32", action="store_true", help="matrix products of float32 by TF32 cores, as in training")
+    parser.add_argument("--plain", action="store_true", help="energies without fused kernels")
+    parser.add_argument("--activations", type=float, help="share of the activations of a compiled step to keep")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds after which no further line is begun")
     options = parser.parse_args()
     if options.tf32:
         torch.set_float32_matmul_precision("high")
+    if options.activations is not None:
+        functorch.activation_memory_budget = options.activations
     device, start = torch.device(options.device), time.perf_counter()
     rates = ceilings(device)
     config = EGNNConfig(layers=options.layers, channels=options.channels)
@@ -144,7 +151,7 @@ def main() -> None:
     print("mode      what    batch  ms/sample  GiB/sample   GFLOP  floor/ms  ×floor  first/s")
     plan = [("compiled", options.batches), ("eager", (8,))] if device.type == "cuda" else [("eager", (1,))]
     for mode, batches in plan:
-        runs = Runs(config, device, compiled=mode == "compiled")
+        runs = Runs(config, device, compiled=mode == "compiled", fused=not options.plain)
         for systems in batches:
             if time.perf_counter() - start > options.budget:
                 print(f"{mode:9s} batch {systems}: no time left")

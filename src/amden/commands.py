@@ -154,17 +154,18 @@ def run_models(name: str | None = None) -> None:
     if name is not None:
         Console(file=sys.stdout).print(model_table(name, load_model(model_path(name))))
         return
-    table = Table("model", "trained on", "steps", "density g/cm³", "conditions", "path")
+    table = Table("model", "kind", "trained on", "steps", "density g/cm³", "conditions")
+    table.columns[0].no_wrap = True
     for model in shipped_models():
         data = model.provenance.get("data", {})
         trained_on = f"{data.get('structures', '?')} × {data.get('source', '?')}"
         table.add_row(
             model.name,
+            "energy" if model.provenance.get("recipe", {}).get("energy") else "score",
             trained_on,
             str(model.provenance.get("steps", "?")),
             f"{data.get('density', float('nan')):.3f}",
             ", ".join(model.provenance.get("recipe", {}).get("properties", [])) or "none",
-            str(model.path),
         )
     Console(file=sys.stdout).print(table)
 

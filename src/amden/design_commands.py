@@ -23,7 +23,7 @@ from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
 from amden.diffusion.hmc import HMCConfig
-from amden.generation_commands import default_steps, digest, generate_shown
+from amden.generation_commands import default_steps, digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -78,7 +78,7 @@ def run_design(
     check_output(out / "designs.extxyz", overwrite=overwrite)
     if not targets:
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
-    where, path = pick_device(device), model_path(model)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc)
     loaded = load_model(path, device=where)
     known = None if training is None else _training_set(training)
     guide = asked.pop("guide")

@@ -22,7 +22,7 @@ from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
-from amden.pretrained import model_path
+from amden.pretrained import energy_model, model_path
 from amden.report.paths import write_paths
 from amden.request import Request
 from amden.structure import Structures
@@ -56,7 +56,7 @@ def run_generate(
     """Body of `amden generate`; `asked` are the options of `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
-    where, path = pick_device(device), model_path(model)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc)
     loaded = load_model(path, device=where)
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, guide=other, **asked)
@@ -130,6 +130,14 @@ def generate_shown(
         return generate(model, blank, n_steps=n_steps, hmc=hmc, device=device, compiled=compiled, **told, **options)
 
 
+def sampled_model(model: str, *, hmc: bool) -> Path:
+    """The checkpoint to sample; with Hamiltonian Monte Carlo a shipped score model gives way to its energy model."""
+    chosen = energy_model(model) if hmc else model
+    if chosen != model:
+        err.print(f"  [yellow]note:[/] Hamiltonian Monte Carlo takes the energy model {chosen}")
+    return model_path(chosen)
+
+
 def default_steps(device: torch.device, *, hmc: bool) -> int:
     """Denoising steps where none are asked for."""
     return 200 if not hmc else HMC_STEPS if device.type == "cuda" else HMC_STEPS_CPU
@@ -157,7 +165,7 @@ def run_energies(
     folder = out or Path(f"{Path(model).stem}-energies")
     check_output(folder / "paths.csv", overwrite=overwrite)
     where = pick_device(device)
-    loaded, known = load_model(model_path(model), device=where), loaded_set(reference)
+    loaded, known = load_model(sampled_model(model, hmc=True), device=where), loaded_set(reference)
     known = known.select(range(min(n, len(known))))
     refine, hmc_steps = HMCConfig() if hmc else None, steps or HMC_STEPS
     work = sum(evaluations(loaded, n_steps=200)) + (

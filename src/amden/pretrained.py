@@ -11,6 +11,8 @@ from typing import Any
 from amden.checkpoint import load_checkpoint
 
 SUFFIX = ".safetensors"
+ENERGY = "-energy"
+"""Ending of the name of an energy model, behind that of the score model of the same glass."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ def model_path(name_or_path: str | Path) -> Path:
         return path
     choices = ", ".join(model_names()) or "none"
     raise ValueError(f"unknown model {str(name_or_path)!r}: neither a file nor one of the shipped models ({choices})")
+
+
+def energy_model(name_or_path: str) -> str:
+    """The energy model of the same glass, where a shipped score model has one; else what was given.
+
+    >>> energy_model("si-anneal"), energy_model("si-anneal-energy"), energy_model("runs/mine")
+    ('si-anneal-energy', 'si-anneal-energy', 'runs/mine')
+    """
+    other = f"{name_or_path}{ENERGY}"
+    return other if other in model_names() else name_or_path
 
 
 def _path(name: str) -> Path:

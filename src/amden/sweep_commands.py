@@ -12,7 +12,7 @@ from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
 from amden.config import to_dict
 from amden.diffusion.hmc import HMCConfig
-from amden.generation_commands import default_steps, digest, generate_shown
+from amden.generation_commands import default_steps, digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -47,7 +47,7 @@ def run_sweep(
 ) -> None:
     """Body of `amden sweep`; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
-    where, path = pick_device(device), model_path(model)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc)
     loaded = load_model(path, device=where)
     name, targets = read_series(series, loaded)
     other = load_model(model_path(guide), device=where) if guide else None

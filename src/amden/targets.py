@@ -249,4 +249,8 @@ def model_table(name: str, model: Model) -> Table:
     for prop, scale in config.properties.items():
         unit = f" {PROPERTY_UNITS[prop]}" if prop in PROPERTY_UNITS else ""
         table.add_row(f"condition {prop}", f"{property_span(prop, scale)}, {scale.mean:.4g} ± {scale.std:.2g}{unit}")
+    origin = told.get("start", {})
+    while origin:
+        table.add_row("began with", f"{origin.get('name', '?')}, {origin.get('steps', '?')} steps")
+        origin = origin.get("start", {})
     return table

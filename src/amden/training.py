@@ -274,7 +274,8 @@ class Run:
     def start_from(self, model: Model) -> None:
         """Take the weights of a model of the same shape; the step stays 0.
 
-        An energy model may start from a score model: it takes the layers and keeps a head of its own.
+        An energy model may start from a score model: it takes the layers and keeps a head of its own. The new model's
+        provenance names where it began.
         """
         if model.denoiser.config.egnn != self.recipe.egnn:
             raise ValueError(f"the model to start from has another `egnn`: {model.denoiser.config.egnn}")
@@ -295,6 +296,7 @@ class Run:
             raise ValueError("the model to start from is an energy model, the recipe asks for a score model")
         scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
         self._bare.load_state_dict({**given, **scales})
+        self.provenance["start"] = {k: model.provenance[k] for k in ("name", "steps", "start") if k in model.provenance}
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
 
     def model(self) -> Model:
@@ -328,6 +330,8 @@ class Run:
         ]
         if different:
             raise ValueError(f"{self.folder}: the run was made with another `{different[0]}`, it cannot be resumed")
+        if "start" in state.header.provenance:
+            self.provenance["start"] = state.header.provenance["start"]
         names = list(self._average)
         self._bare.load_state_dict({k: state.tensors[f"weights.{k}"] for k in names})
         self._average = {k: state.tensors[f"average.{k}"].to(self.fabric.device) for k in names}

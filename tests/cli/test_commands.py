@@ -11,8 +11,10 @@ import pytest
 
 from amden import __version__, generation
 from amden.cli import main
+from amden.generation_commands import sampled_model
 from amden.io import read_structures, write_structures
 from amden.model import denoiser_of, save_model
+from amden.pretrained import model_names, model_path
 from amden.testing import random_structures
 
 
@@ -117,6 +119,17 @@ def test_generation_with_hmc_needs_an_energy_model(tiny_checkpoint, tiny_model, 
 def test_version_and_models(capsys):
     main(["--version"])
     assert capsys.readouterr().out.strip() == f"amden {__version__}"
+    main(["models"])
+    rows = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    kinds = {name.strip(): kind.strip() for name, kind in rows if name.strip()}
+    assert kinds == {name: "energy" if name.endswith("-energy") else "score" for name in model_names()}
+
+
+def test_hamiltonian_monte_carlo_takes_the_energy_model_of_a_glass(capsys):
+    assert sampled_model("si-anneal", hmc=True) == model_path("si-anneal-energy")
+    assert "takes the energy model si-anneal-energy" in " ".join(capsys.readouterr().err.split())
+    assert sampled_model("si-anneal", hmc=False) == model_path("si-anneal")
+    assert sampled_model("si-melt", hmc=True) == model_path("si-melt")
 
 
 def test_threads_are_told_to_wait_before_torch_starts_them(tmp_path):

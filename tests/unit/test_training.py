@@ -190,6 +190,10 @@ def test_a_run_can_begin_with_the_weights_of_a_model(fabric, parts, tmp_path):
     still = Recipe(egnn=EGNN, training=replace(LOOP, steps=1, learning_rate=1e-12))
     second = train(still, parts, tmp_path / "b", fabric=fabric, start=first)
     torch.testing.assert_close(weights(second), weights(first))
+    assert second.provenance["start"] == {"steps": first.provenance["steps"]}
+    further = replace(still, training=replace(still.training, steps=2))
+    third = train(further, parts, tmp_path / "b", fabric=fabric, resume=True)
+    assert (third.provenance["steps"], third.provenance["start"]) == (2, second.provenance["start"])
     fresh = train(still, parts, tmp_path / "c", fabric=fabric)
     assert (weights(fresh) - weights(first)).abs().max() > 1e-3
     larger = Recipe(egnn=replace(EGNN, layers=2), training=LOOP)
