@@ -20,7 +20,7 @@ class Fake:
     def about(self):
         return {"device": "none", "versions": {"amden": "1", "numba": "2", "numpy": "3"}}
 
-    def run(self, protocol, seeds, *, on_launch, keeper=None):
+    def run(self, protocol, seeds, *, on_launch, numbers=None, keeper=None):
         assert len(seeds) <= self.allowed
         kept = [i for i, seed in enumerate(seeds) if seed % 7]
         failures = {i: "fell over" for i, seed in enumerate(seeds) if seed % 7 == 0}

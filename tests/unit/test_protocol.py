@@ -46,8 +46,11 @@ def test_sizes_are_even_and_a_matter_of_the_seed():
 
 def test_the_start_has_the_density_asked_for():
     # 256 atoms of 28.085 amu; 1 amu/Å³ is 1.66053907 g/cm³
-    assert find_protocol("si-melt").volume_of(256) == pytest.approx(256 * 28.085 * 1.66053907 / 2.4)
-    assert find_protocol("sio2").volume_of(3) == pytest.approx((28.085 + 2 * 15.999) * 1.66053907 / 2.2, rel=1e-6)
+    silicon, silica, glass = (find_protocol(name) for name in ("si-melt", "sio2", "meg"))
+    assert silicon.volume_of(silicon.species_of(256)) == pytest.approx(256 * 28.085 * 1.66053907 / 2.4)
+    volume = silica.volume_of(silica.species_of(3))
+    assert volume == pytest.approx((28.085 + 2 * 15.999) * 1.66053907 / 2.2, rel=1e-6)
+    assert glass.volume_of(glass.species(seed=1, number=0)) == pytest.approx(400 / 0.065)
 
 
 def test_atoms_follow_the_composition():
@@ -66,7 +69,7 @@ def test_protocols_are_data(name):
 
 def test_an_unknown_name_gets_the_choices():
     with pytest.raises(
-        ValueError, match="unknown protocol 'si-melts': expected one of si-melt, si-quench, si-anneal, sio2"
+        ValueError, match="unknown protocol 'si-melts': expected one of si-melt, si-quench, si-anneal, sio2, meg"
     ):
         find_protocol("si-melts")
 

@@ -30,6 +30,8 @@ from amden.simulate.runs import Runs
 from amden.simulate.snapshot import Keeper
 from amden.units import AMU_A2_PER_PS2
 
+_WHO = "a calculator"
+
 
 @dataclass(frozen=True)
 class CalculatorEngine:
@@ -57,15 +59,18 @@ class CalculatorEngine:
         seeds: Sequence[int],
         *,
         on_launch: Callable[[int, int], None],
+        numbers: Sequence[int] | None = None,
         keeper: Keeper | None = None,
     ) -> Runs:
         """A cell for each seed; nothing is kept in between.
 
-        Errors: `ValueError` for a calculator that lacks what is needed, or does not know an element.
+        Errors: `ValueError` for a calculator that lacks what is needed, or does not know an element; for a protocol
+        that adapts to its cells.
         """
+        protocol.plain_stages(_WHO)
         calculator = load_calculator(self.factory)
         return run_one_by_one(
-            lambda start: run_with_calculator(protocol, start, calculator), protocol, seeds, on_launch
+            lambda start: run_with_calculator(protocol, start, calculator), protocol, seeds, on_launch, numbers
         )
 
 
@@ -105,7 +110,7 @@ def run_with_calculator(protocol: Protocol, start: MDState, calculator: BaseCalc
     atoms.calc = calculator
     try:
         atoms.get_forces()
-        if any(isinstance(stage, Quench) or stage.pressure is not None for stage in protocol.stages):
+        if any(isinstance(stage, Quench) or stage.pressure is not None for stage in protocol.plain_stages(_WHO)):
             atoms.get_stress()
     except PropertyNotImplementedError as error:
         raise ValueError(f"the calculator has no {error}, which protocol {protocol.name} needs") from error
@@ -119,7 +124,7 @@ def run_with_calculator(protocol: Protocol, start: MDState, calculator: BaseCalc
 
 def _through_stages(protocol: Protocol, start: MDState, atoms: Atoms) -> Finished:
     velocities, step, temperature = start.velocities.astype(np.float64), 0, 0.0
-    for number, stage in enumerate(protocol.stages):
+    for number, stage in enumerate(protocol.plain_stages(_WHO)):
         if isinstance(stage, Quench):
             _relax(atoms, stage)
             velocities, temperature = _new_velocities(protocol, start, atoms, number), 0.0

@@ -147,7 +147,8 @@ class Batch:
             kept_for = {**origin, "cells": [self.cells.start, self.cells.stop], **about}
             keeper = StateFile(self.state, origin=kept_for, every=self.save_every)
         seeds = spawn_seeds(self.seed, len(self.cells), first=self.cells.start).tolist()
-        runs = screened(self.protocol, self.engine.run(self.protocol, seeds, on_launch=on_launch, keeper=keeper))
+        found = self.engine.run(self.protocol, seeds, on_launch=on_launch, numbers=self.cells, keeper=keeper)
+        runs = screened(self.protocol, found)
         index = torch.tensor([self.cells[place] for place in runs.kept], dtype=torch.float64)
         frames = replace(runs.structures, properties={**runs.structures.properties, "index": index})
         failures = {str(self.cells[place]): why for place, why in sorted(runs.failures.items())}

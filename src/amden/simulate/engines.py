@@ -45,9 +45,10 @@ class CampaignEngine(typing.Protocol):
         seeds: Sequence[int],
         *,
         on_launch: Callable[[int, int], None],
+        numbers: Sequence[int] | None = None,
         keeper: Keeper | None = None,
     ) -> Runs:
-        """A cell for each seed, whatever the others are; `on_launch` and `keeper` as in `run_protocol`."""
+        """A cell for each seed, whatever the others do; the others as in `run_protocol`."""
         ...
 
 
@@ -81,10 +82,11 @@ class BuiltIn:
         seeds: Sequence[int],
         *,
         on_launch: Callable[[int, int], None],
+        numbers: Sequence[int] | None = None,
         keeper: Keeper | None = None,
     ) -> Runs:
         """See `run_protocol`."""
-        return run_protocol(protocol, seeds, device=self.device, on_launch=on_launch, keeper=keeper)
+        return run_protocol(protocol, seeds, device=self.device, numbers=numbers, on_launch=on_launch, keeper=keeper)
 
 
 def choose_device(device: str) -> Device:

@@ -46,11 +46,16 @@ class LammpsEngine:
         seeds: Sequence[int],
         *,
         on_launch: Callable[[int, int], None],
+        numbers: Sequence[int] | None = None,
         keeper: Keeper | None = None,
     ) -> Runs:
-        """A cell for each seed; nothing is kept in between. Errors: `ValueError` where LAMMPS is not installed."""
+        """A cell for each seed; nothing is kept in between.
+
+        Errors: `ValueError` where LAMMPS is not installed, or for a protocol that adapts to its cells.
+        """
+        protocol.plain_stages("LAMMPS")
         make = load_lammps()
-        return run_one_by_one(lambda start: _run(protocol, start, make), protocol, seeds, on_launch)
+        return run_one_by_one(lambda start: _run(protocol, start, make), protocol, seeds, on_launch, numbers)
 
 
 def load_lammps() -> Callable[[], Any]:

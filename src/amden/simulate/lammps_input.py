@@ -43,7 +43,7 @@ class Deck:
 def lammps_deck(protocol: Protocol, start: MDState) -> Deck:
     """The input for one cell that begins with `start`, as `random_start` makes it.
 
-    Errors: `ValueError` for a potential that LAMMPS is not told about here.
+    Errors: `ValueError` for a potential that LAMMPS is not told about here, or a protocol that adapts to its cells.
     """
     commands, parameters = pair_commands(protocol.interaction)
     seed = int(start.seed[0])
@@ -61,7 +61,7 @@ def lammps_deck(protocol: Protocol, start: MDState) -> Deck:
         "thermo_style custom step temp pe press density fmax",
     ]
     steps = 0
-    for number, stage in enumerate(protocol.stages):
+    for number, stage in enumerate(protocol.plain_stages("LAMMPS")):
         mixed = (seed ^ (seed >> 31)) + 7919 * (number + 1)
         seeds = mixed % _MOST_SEED + 1, (mixed + 104729) % _MOST_SEED + 1
         lines += ["", f"# stage {number + 1}"]

@@ -36,16 +36,17 @@ def run_one_by_one(
     protocol: Protocol,
     seeds: Sequence[int],
     on_launch: Callable[[int, int], None],
+    numbers: Sequence[int] | None = None,
 ) -> Runs:
     """A cell for each seed, from the random start that `run_protocol` would give it.
 
     `run` gets that start, raises `CellFailed` to set a cell aside, and keeps the order of the atoms. `on_launch` is
-    told the mean number of steps done by the cells of the batch.
+    told the mean number of steps done by the cells of the batch; `numbers` as in `run_protocol`.
     """
     done: dict[int, tuple[MDState, Finished]] = {}
     failures: dict[int, str] = {}
     for place, seed in enumerate(seeds):
-        start = random_start(protocol, [seed])
+        start = random_start(protocol, [seed], [numbers[place] if numbers else place])
         try:
             done[place] = start, run(start)
         except CellFailed as failure:

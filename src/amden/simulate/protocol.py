@@ -3,8 +3,9 @@
 What is run is written here; how, in `engine` and `relaxation`; how often and where to, in `campaign`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isclose
 from typing import Final, Literal
 
@@ -14,8 +15,9 @@ from jaxtyping import Int64, UInt8
 
 from amden.elements import MASSES, atomic_number
 from amden.random import Streams
-from amden.simulate.engine import Segment
+from amden.simulate.oxides import FORMERS, MODIFIERS, composition_grid, neutral_counts, with_oxygen
 from amden.simulate.potentials import Potential, StillingerWeber, bmp_shrm, munetoh_silica
+from amden.simulate.stages import Adapted, Dynamics, Evaporation, Quench, Relative, SoftStart, Stage, typical_segment
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
 
 POTENTIALS: Final[Mapping[str, Potential]] = {
@@ -25,77 +27,22 @@ POTENTIALS: Final[Mapping[str, Potential]] = {
 }
 """Potentials a protocol may name."""
 
+GRID: Final = "multi-element"
+"""What `Protocol.compositions` calls the compositions of `oxides.composition_grid`."""
+IONS_IN_SPACE: Final = 0.065
+"""Atoms an Å³ where ions are put down at random: the fewest of the oxide glasses."""
+
 _SIZE_DRAW = 1 << 61
 """The draw of `Streams` that the size of a cell is made of."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of molecular dynamics with the temperature constant or on a linear ramp.
-
-    >>> Stage(20.0, (2500.0, 2500.0)).segment().n_steps
-    10000
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    duration: float
-    """ps; a whole number of time steps."""
-    temperature: tuple[float, float]
-    """K at the start and at the end."""
-    pressure: float | None = 0.0
-    """GPa; None: constant volume."""
-    timestep: float = 0.002
-    """ps."""
-    tau_T: float = 0.1  # noqa: N815
-    """Relaxation time of the thermostat, ps."""
-    tau_P: float = 1.0  # noqa: N815
-    """Relaxation time of the barostat, ps."""
-
-    def __post_init__(self) -> None:
-        steps = self.duration / self.timestep if self.timestep > 0 else 0.0
-        if round(steps) < 1 or not isclose(steps, round(steps), rel_tol=1e-9):
-            raise ValueError(
-                f"`duration` must be a whole number of time steps of {self.timestep} ps, got {self.duration} ps"
-            )
-        self.segment()
-
-    def segment(self) -> Segment:
-        """The stage as the engine takes it."""
-        return Segment(
-            n_steps=round(self.duration / self.timestep),
-            timestep=self.timestep,
-            temperature=self.temperature,
-            pressure=self.pressure,
-            tau_T=self.tau_T,
-            tau_P=self.tau_P,
-        )
-
-
-@dataclass(frozen=True)
-class Quench:
-    """A stage without time: the atoms go to the nearest minimum of the energy, where the next stage gives them new
-    velocities. A cell whose relaxation does not converge is set aside."""
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    cell: Literal["variable", "fixed"]
-    """Whether the cell relaxes too, to no pressure."""
-    force_tolerance: float
-    """eV/Å: the largest force on an atom that is left."""
-    max_steps: int = 5000
-    """Steps before a relaxation is given up."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.force_tolerance < float("inf"):
-            raise ValueError(f"`force_tolerance` must be positive, got {self.force_tolerance}")
-        if self.max_steps < 1:
-            raise ValueError(f"`max_steps` must be at least 1, got {self.max_steps}")
+_ORDER_SEED: Final = 0
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A recipe for one structure: atoms put at random into a cube, stages one after the other, the last frame kept."""
+    """A recipe for one structure: atoms put at random into a cube, stages one after the other, the last frame kept.
+
+    With `compositions` it is a recipe for many: then cells have ions, as many of each element as balance their charges.
+    """
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -104,39 +51,63 @@ class Protocol:
     """One sentence for people."""
     n_atoms: int | tuple[int, int]
     """Atoms of a cell; or the fewest and the most, then the seed of a cell chooses evenly among the numbers between
-    them that have the composition."""
-    density: float
-    """g/cm³ of the random start."""
-    min_distance: float
-    """Å between atoms of the random start."""
+    them that have the composition. About so many where there are `compositions`."""
+    density: float | None
+    """g/cm³ of the random start; None, for ions: 0.065 atoms an Å³."""
+    min_distance: float | None
+    """Å between atoms of the random start; None, for ions: by their charges (`packing.ion_distances`)."""
     potential: str
     """A name in `POTENTIALS`."""
-    stages: tuple[Stage | Quench, ...]
-    """Molecular dynamics first."""
+    stages: tuple[Dynamics | Quench, ...]
+    """Molecular dynamics first; last what is the same for all cells."""
     composition: Mapping[str, float] = field(default_factory=dict)
     """Atoms of each element in any units, such as {"Si": 1, "O": 2}."""
+    compositions: Literal["multi-element"] | tuple[Mapping[str, float], ...] | None = None
+    """In the place of `composition`, one for each cell of a campaign, over and over; `GRID` are the 9,240 of
+    `oxides.composition_grid` in one random order, so that the first of them are a sample of all."""
 
     def __post_init__(self) -> None:
         if self.potential not in POTENTIALS:
             raise ValueError(f"unknown potential {self.potential!r}: expected one of {', '.join(POTENTIALS)}")
         for name in ("n_atoms", "density"):
             value = getattr(self, name)
-            if not (min(value) if isinstance(value, tuple) else value) > 0:
+            if value is not None and not (min(value) if isinstance(value, tuple) else value) > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}")
-        if not self.stages:
-            raise ValueError("`stages` is empty: nothing to run")
-        if not isinstance(self.stages[0], Stage):
-            raise ValueError("`stages` must begin with molecular dynamics: a random start has no minimum of its own")
-        strangers = [symbol for symbol in self.composition if symbol not in self.interaction.symbols]
+        _check_stages(self.stages)
+        if self.compositions is not None:
+            self._check_ions()
+            return
+        if self.density is None or self.min_distance is None:
+            raise ValueError("`density` and `min_distance` may be None only where there are `compositions`")
+        self._check_elements(self.composition)
+        if not self.composition or min(self.composition.values()) <= 0:
+            raise ValueError(f"`composition` must hold positive amounts, got {dict(self.composition)}")
+        if not self.possible_sizes:
+            raise ValueError(f"`n_atoms` {self.n_atoms} cannot have the composition {dict(self.composition)}")
+
+    def _check_ions(self) -> None:
+        if self.composition:
+            raise ValueError("`composition` and `compositions` exclude each other")
+        if isinstance(self.n_atoms, tuple):
+            raise ValueError(f"`n_atoms` must be one number where there are `compositions`, got {self.n_atoms}")
+        if self.density is not None or self.min_distance is not None:
+            raise ValueError("`density` and `min_distance` must be None where there are `compositions`")
+        if self.compositions == GRID:
+            self._check_elements([*FORMERS, *MODIFIERS, "O"])
+        else:
+            if not self.compositions:
+                raise ValueError("`compositions` is empty")
+            for number, composition in enumerate(self.compositions):
+                self._check_elements(composition)
+                self.counts(number)
+
+    def _check_elements(self, symbols: Iterable[str]) -> None:
+        strangers = [symbol for symbol in symbols if symbol not in self.interaction.symbols]
         if strangers:
             known = ", ".join(self.interaction.symbols)
             raise ValueError(
                 f"element {strangers[0]!r} is unknown to the potential {self.potential!r}, which has {known}"
             )
-        if not self.composition or min(self.composition.values()) <= 0:
-            raise ValueError(f"`composition` must hold positive amounts, got {dict(self.composition)}")
-        if not self.possible_sizes:
-            raise ValueError(f"`n_atoms` {self.n_atoms} cannot have the composition {dict(self.composition)}")
 
     def _exact_counts(self, n_atoms: int) -> dict[str, float]:
         total = sum(self.composition.values())
@@ -158,14 +129,16 @@ class Protocol:
     def size(self) -> str:
         """Atoms of a cell, for people.
 
-        >>> find_protocol("sio2").size
-        '81 to 249'
+        >>> find_protocol("sio2").size, find_protocol("meg").size
+        ('81 to 249', 'about 400')
         """
+        if self.compositions is not None:
+            return f"about {self.n_atoms}"
         few, most = self.possible_sizes[0], self.possible_sizes[-1]
         return f"{few}" if few == most else f"{few} to {most}"
 
     def sizes(self, seeds: Sequence[int]) -> Int64[np.ndarray, " cells"]:
-        """Atoms of the cell of each seed.
+        """Atoms of the cell of each seed, where there is one composition.
 
         >>> silica = find_protocol("sio2")
         >>> silica.sizes([1, 2, 3]).tolist(), silica.sizes([3]).tolist()
@@ -176,35 +149,105 @@ class Protocol:
         share = streams.uniform((), draw=_SIZE_DRAW).numpy().astype(np.float64)
         return possible[(share * len(possible)).astype(np.int64)]
 
+    def counts(self, number: int) -> dict[str, int]:
+        """Atoms of each element in cell `number` of a campaign, where there are `compositions`.
+
+        >>> find_protocol("meg").counts(0)
+        {'Si': 70, 'Al': 34, 'K': 70, 'O': 226}
+        """
+        assert self.compositions is not None
+        assert isinstance(self.n_atoms, int)
+        if self.compositions == GRID:
+            grid = _shuffled_grid()
+            fractions = with_oxygen(grid[number % len(grid)])
+        else:
+            fractions = self.compositions[number % len(self.compositions)]
+        return neutral_counts(fractions, n_atoms=self.n_atoms)
+
+    def species(self, seed: int, number: int) -> UInt8[np.ndarray, " atoms"]:
+        """Species numbers of the potential in the cell with this seed, `number` of a campaign, atoms of one element
+        together."""
+        if self.compositions is None:
+            return self.species_of(int(self.sizes([seed])[0]))
+        return self._kinds(self.counts(number))
+
     def species_of(self, n_atoms: int) -> UInt8[np.ndarray, " atoms"]:
-        """Species numbers of the potential in a cell of `n_atoms`, atoms of one element together."""
+        """The same for a cell of `n_atoms`, where there is one composition."""
+        return self._kinds({name: round(count) for name, count in self._exact_counts(n_atoms).items()})
+
+    def _kinds(self, counts: Mapping[str, int]) -> UInt8[np.ndarray, " atoms"]:
         numbers = {symbol: k for k, symbol in enumerate(self.interaction.symbols)}
-        kinds = [numbers[symbol] for symbol in self.composition]
-        return np.repeat(np.array(kinds, np.uint8), [round(count) for count in self._exact_counts(n_atoms).values()])
+        return np.repeat(np.array([numbers[symbol] for symbol in counts], np.uint8), list(counts.values()))
 
     @property
     def elements(self) -> UInt8[np.ndarray, " species"]:
         """Atomic number of each species."""
         return np.array([atomic_number(symbol) for symbol in self.interaction.symbols], np.uint8)
 
-    def volume_of(self, n_atoms: int) -> float:
-        """Å³ of the random start of `n_atoms`."""
-        mass = float(MASSES[self.elements[self.species_of(n_atoms)]].sum())
+    def volume_of(self, species: UInt8[np.ndarray, " atoms"]) -> float:
+        """Å³ of the random start of these atoms."""
+        if self.density is None:
+            return len(species) / IONS_IN_SPACE
+        mass = float(MASSES[self.elements[species]].sum())
         return mass * AMU_PER_A3_IN_G_PER_CM3 / self.density
 
     def temperature_after(self, number: int) -> float:
         """K with which the molecular dynamics that follows stage `number` begins; 0 where none follows."""
-        return next((stage.temperature[0] for stage in self.stages[number + 1 :] if isinstance(stage, Stage)), 0.0)
+        return next(
+            (stage.temperature[0] for stage in self.stages[number + 1 :] if isinstance(stage, Stage | SoftStart)), 0.0
+        )
+
+    def highest_temperature(self, evaporation_temperature: float) -> float:
+        """K that the melt of a cell with this evaporation temperature reaches in the stages that adapt to it."""
+        kelvin = [own for stage in self.stages if isinstance(stage, Adapted) for own in stage.temperature]
+        return max((own.of(evaporation_temperature) for own in kelvin), default=0.0)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether stages are not the same for all cells."""
+        return any(isinstance(stage, Evaporation | Adapted) for stage in self.stages)
+
+    def plain_stages(self, engine: str) -> tuple[Stage | Quench, ...]:
+        """The stages, for an `engine` that knows only those of the simplest kind; `ValueError` if there are others."""
+        plain = tuple(stage for stage in self.stages if isinstance(stage, Stage | Quench))
+        if len(plain) < len(self.stages):
+            raise ValueError(
+                f"protocol {self.name!r} adapts to its cells, which {engine} cannot do: only amden's own engine"
+            )
+        return plain
 
     @property
     def n_steps(self) -> int:
-        """Steps of molecular dynamics in all stages."""
-        return sum(stage.segment().n_steps for stage in self.stages if isinstance(stage, Stage))
+        """Steps of molecular dynamics in all stages; of a cell that evaporates at `stages.TYPICAL` where it adapts."""
+        return sum(typical_segment(stage).n_steps for stage in self.stages if not isinstance(stage, Quench))
 
     @property
     def duration(self) -> float:
-        """ps of all stages."""
-        return sum(stage.duration for stage in self.stages if isinstance(stage, Stage))
+        """ps of all stages, likewise."""
+        segments = [typical_segment(stage) for stage in self.stages if not isinstance(stage, Quench)]
+        return sum(segment.n_steps * segment.timestep for segment in segments)
+
+
+def _check_stages(stages: Sequence[Dynamics | Quench]) -> None:
+    if not stages:
+        raise ValueError("`stages` is empty: nothing to run")
+    if isinstance(stages[0], Quench):
+        raise ValueError("`stages` must begin with molecular dynamics: a random start has no minimum of its own")
+    if not isinstance(stages[-1], Stage | Quench):
+        raise ValueError("`stages` must end with what is the same for all cells")
+    tried = False
+    for before, stage in zip((None, *stages), stages, strict=False):
+        if isinstance(stage, Adapted | Evaporation) and not isinstance(before, Stage | Evaporation | Adapted):
+            raise ValueError("`stages` must have a melt before an evaporation, and nothing but dynamics after it")
+        if isinstance(stage, Adapted) and not tried:
+            raise ValueError("`stages` must have an evaporation before temperatures that refer to it")
+        tried = tried or isinstance(stage, Evaporation)
+
+
+@lru_cache(maxsize=1)
+def _shuffled_grid() -> tuple[Mapping[str, float], ...]:
+    grid = composition_grid()
+    return tuple(grid[k].cations for k in np.random.default_rng(_ORDER_SEED).permutation(len(grid)))
 
 
 _MELT: Final = Stage(20.0, (2500.0, 2500.0))
@@ -215,6 +258,39 @@ _SILICON: Final = {
     "min_distance": 2.0,
     "potential": "stillinger-weber-si",
 }
+
+_MELTED, _UNDER, _ROOM = Relative(0.75), Relative(0.75, -500.0), Relative(offset=300.0)
+_FAR: Final = 20.0
+"""Å that the atoms of each element move in the melt."""
+
+
+def _multi_element(
+    name: str,
+    *,
+    doc: str,
+    evaporation: float,
+    melt: tuple[Adapted, ...],
+    quench: tuple[Adapted, ...],
+    hold: float,
+) -> Protocol:
+    return Protocol(
+        name=name,
+        doc=doc,
+        n_atoms=400,
+        density=None,
+        min_distance=None,
+        potential="bmp-shrm",
+        compositions=GRID,
+        stages=(
+            SoftStart(0.4, (300.0, 300.0), max_displacement=0.03),
+            Stage(20.0, (2200.0, 2200.0)),
+            Evaporation(evaporation, (2200.0, 9000.0), stretch=2.0),
+            *melt,
+            *quench,
+            Stage(hold, (300.0, 300.0)),
+        ),
+    )
+
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
     protocol.name: protocol
@@ -250,6 +326,30 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
                 Quench("variable", force_tolerance=0.05),
                 Stage(10.0, (300.0, 300.0), timestep=0.001),
             ),
+        ),
+        _multi_element(
+            "meg",
+            doc="Glasses of eleven elements, as published: melted at 0.75 of the temperature at which each evaporates, "
+            "then 5 K/ps to 300 K, at 0 bar.",
+            evaporation=120.0,
+            melt=(
+                Adapted((_UNDER, _MELTED), duration=200.0, least_displacement=_FAR),
+                Adapted((_MELTED, _MELTED), duration=400.0, least_displacement=_FAR),
+            ),
+            quench=(Adapted((_MELTED, _ROOM), rate=5.0),),
+            hold=300.0,
+        ),
+        _multi_element(
+            "meg-short",
+            doc="The same with less time: evaporation tried in 60 ps, the melt held until all elements have moved 20 Å "
+            "(at most 400 ps), 10 K/ps, 20 ps at 300 K.",
+            evaporation=60.0,
+            melt=(
+                Adapted((_UNDER, _MELTED), duration=10.0, least_displacement=_FAR, until_displaced=False),
+                Adapted((_MELTED, _MELTED), duration=400.0, least_displacement=_FAR, until_displaced=True),
+            ),
+            quench=(Adapted((_MELTED, _ROOM), rate=10.0),),
+            hold=20.0,
         ),
     )
 }

@@ -3,26 +3,30 @@
 Every cell is a function of the protocol and its own seed. Nothing here touches the disk.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
 
-from amden.simulate.engine import FAILURES, MDState, Record, Segment, run, thermal_state
-from amden.simulate.packing import random_packing
-from amden.simulate.protocol import Protocol, Quench
+from amden.simulate import adaptation
+from amden.simulate.batch import Batch, selected
+from amden.simulate.engine import MDState, run, thermal_state
+from amden.simulate.packing import ion_distances, random_ion_packing, random_packing
+from amden.simulate.protocol import Protocol
 from amden.simulate.relaxation import relax
 from amden.simulate.snapshot import Keeper, Snapshot
+from amden.simulate.stages import Adapted, Dynamics, Evaporation, Quench, typical_segment
 from amden.structure import Structures
 
 Device = Literal["cpu", "cuda"]
 
 LAUNCH: Final[Mapping[Device, int]] = {"cpu": 500, "cuda": 5000}
 """Steps of the engine in one go, about a second. Fixed, because the mean temperature is summed launch by launch."""
+WATCHED: Final = 1000
+"""At most so many while the pressure is sampled, or the atoms' ways are followed: 2 ps, in which few of them go 9 Å,
+half of a cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,9 @@ class Runs:
 
     structures: Structures
     """Last frames of the cells that did not fail, with `potential_energy` (eV an atom), `density` (g/cm³) and
-    `temperature` (K, mean over the second half of the last stage)."""
+    `temperature` (K, mean over the second half of the last stage). Of a protocol that adapts also with
+    `evaporation_temperature` and `T_high` (K, the highest of its stages) and `displacement` (Å, how far the atoms of
+    the slowest element went in the melt, root mean square)."""
     kept: tuple[int, ...]
     """Place in the batch of each of them."""
     failures: Mapping[int, str]
@@ -43,12 +49,15 @@ def run_protocol(
     seeds: Sequence[int],
     *,
     device: Device,
+    numbers: Sequence[int] | None = None,
     on_launch: Callable[[int, int], None] = lambda steps, failed: None,
     keeper: Keeper | None = None,
 ) -> Runs:
     """One run of the protocol for each seed; `on_launch` is told the steps done so far and the cells lost.
 
-    A `keeper` is offered the state after every launch, and asked where to go on.
+    `numbers` are those of the cells in a campaign, which say their composition where there are many; 0, 1, … when left
+    out. A `keeper` is offered the state after every launch, and asked where to go on. Where cells differ in their
+    steps, those told are `Protocol.n_steps` at the end.
 
     >>> from dataclasses import replace
     >>> from amden.simulate.protocol import Stage, find_protocol
@@ -57,59 +66,100 @@ def run_protocol(
     Structures(2 systems, 128 atoms, elements Si)
     """
     kept = keeper.load() if keeper else None
-    state = kept.state if kept else random_start(protocol, seeds)
-    alive = _Alive.of(kept) if kept else _Alive.all(len(seeds))
-    done = 0
-    for launches, (number, first, end) in enumerate(_launches(protocol, LAUNCH[device]), start=1):
-        if not len(alive.places):
-            break
-        done += end - first
-        if kept and launches <= kept.launches:
-            continue
-        stage = protocol.stages[number]
+    batch = Batch.of(kept) if kept else Batch.begun(random_start(protocol, seeds, numbers))
+    launches, number, first = (kept.launches, kept.stage, kept.step) if kept else (0, 0, 0)
+    while number < len(protocol.stages) and len(batch):
+        stage, launches = protocol.stages[number], launches + 1
         if isinstance(stage, Quench):
             temperature = protocol.temperature_after(number)
-            state, alive = _quenched(protocol, stage, state, alive, device, temperature=temperature, occasion=launches)
+            batch, share = _quenched(protocol, stage, batch, device, temperature=temperature, occasion=launches), 1.0
         else:
-            state, alive = _advanced(protocol, stage.segment(), state, alive, device, first=first, end=end)
-        on_launch(done, len(alive.failures))
+            batch, first, share = _launched(protocol, number, batch, device, first=first)
+        done = _steps_before(protocol, number) + (0 if isinstance(stage, Quench) else round(share * _steps(stage)))
+        number, first = (number + 1, 0) if share == 1.0 else (number, first)
+        on_launch(done, len(batch.failures))
         if keeper:
-            keeper.offer(Snapshot(launches, state, alive.measured, alive.failures))
-    return Runs(_frames(protocol, state, alive), tuple(alive.places.tolist()), alive.failures)
+            keeper.offer(Snapshot(launches, number, first, batch.state, batch.measured, batch.failures))
+    return Runs(_frames(protocol, batch), tuple(batch.places.tolist()), batch.failures)
 
 
-def _launches(protocol: Protocol, launch: int) -> Iterator[tuple[int, int, int]]:
-    """Number of its stage, first step and end of each launch; one begins in the middle of a stage, from where on means
-    are taken. A quench is one launch without steps."""
-    for number, stage in enumerate(protocol.stages):
-        if isinstance(stage, Quench):
-            yield number, 0, 0
-        else:
-            n_steps = stage.segment().n_steps
-            marks = sorted({*range(0, n_steps, launch), n_steps // 2, n_steps})
-            yield from ((number, first, end) for first, end in pairwise(marks))
+def _steps(stage: Dynamics) -> int:
+    return typical_segment(stage).n_steps
 
 
-def _advanced(
-    protocol: Protocol, segment: Segment, state: MDState, alive: "_Alive", device: Device, *, first: int, end: int
-) -> "tuple[MDState, _Alive]":
-    """A launch of molecular dynamics."""
-    alive = alive.forgetting() if first <= segment.n_steps // 2 else alive
-    state, record = run(state, protocol.interaction, segment, device=device, first_step=first, n_steps=end - first)
-    return _selected(state, ~record.failed), alive.after(record)
+def _steps_before(protocol: Protocol, number: int) -> int:
+    return sum(_steps(stage) for stage in protocol.stages[:number] if not isinstance(stage, Quench))
+
+
+def _launched(protocol: Protocol, number: int, batch: Batch, device: Device, *, first: int) -> tuple[Batch, int, float]:
+    """A launch of stage `number` from the step `first` on; how far it came, in steps and as a share of the stage."""
+    stage = protocol.stages[number]
+    if isinstance(stage, Adapted):
+        return _launched_adapted(protocol, number, batch, device, first=first)
+    assert not isinstance(stage, Quench)
+    segment = stage.segment()
+    if isinstance(stage, Evaporation) and first == 0:
+        batch = adaptation.opened(stage, batch)
+    end = _next_mark(stage, segment.n_steps, first, LAUNCH[device])
+    batch = batch.forgetting() if first <= segment.n_steps // 2 else batch
+    state, record = run(
+        batch.state, protocol.interaction, segment, device=device, first_step=first, n_steps=end - first
+    )
+    if isinstance(stage, Evaporation):
+        batch = adaptation.sampled(batch, record)
+    batch = batch.after(state, record, ran=np.ones(len(batch), bool))
+    if isinstance(stage, Evaporation) and end == segment.n_steps and len(batch):
+        batch = adaptation.closed(stage, batch)
+    return batch, end, end / segment.n_steps
+
+
+def _next_mark(stage: Dynamics, n_steps: int, first: int, launch: int) -> int:
+    """Where the launch that begins with step `first` ends: one begins in the middle of a stage, from where on means
+    are taken."""
+    launch = min(launch, WATCHED) if isinstance(stage, Evaporation) else launch
+    end = min(first + launch - first % launch, n_steps)
+    middle = n_steps // 2
+    return middle if first < middle < end else end
+
+
+def _launched_adapted(
+    protocol: Protocol, number: int, batch: Batch, device: Device, *, first: int
+) -> tuple[Batch, int, float]:
+    """The same for a stage whose steps differ between cells."""
+    stage, symbols = protocol.stages[number], protocol.interaction.symbols
+    assert isinstance(stage, Adapted)
+    segments = adaptation.own_segments(stage, batch)
+    busy = adaptation.busy(batch, segments, first)
+    longest = max(own.n_steps for own, wanted in zip(segments, busy, strict=True) if wanted)
+    watched = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number:])
+    end = min(first + (min(LAUNCH[device], WATCHED) if watched else LAUNCH[device]), longest)
+    state, record = run(
+        selected(batch.state, busy),
+        protocol.interaction,
+        [own for own, wanted in zip(segments, busy, strict=True) if wanted],
+        device=device,
+        first_step=first,
+        n_steps=end - first,
+    )
+    batch = batch.forgetting()
+    batch = adaptation.followed(batch, state, busy) if watched else batch
+    batch = batch.after(state, record, ran=busy)
+    batch = adaptation.without_gas(batch) if len(batch) else batch
+    if stage.until_displaced and len(batch):
+        batch = adaptation.ended_early(stage, batch, len(symbols))
+    if len(batch) and adaptation.busy(batch, adaptation.own_segments(stage, batch), end).any():
+        return batch, end, end / longest
+    if stage.least_displacement > 0.0 and len(batch):
+        batch = adaptation.displaced(stage, batch, symbols)
+    still = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number + 1 :])
+    return batch.dropping("over", *([] if still else ["moved"])), 0, 1.0
 
 
 def _quenched(
-    protocol: Protocol,
-    stage: Quench,
-    state: MDState,
-    alive: "_Alive",
-    device: Device,
-    *,
-    temperature: float,
-    occasion: int,
-) -> "tuple[MDState, _Alive]":
+    protocol: Protocol, stage: Quench, batch: Batch, device: Device, *, temperature: float, occasion: int
+) -> Batch:
     """To the nearest minimum, then new velocities of `temperature`."""
+    state = batch.state
     found = relax(
         protocol.interaction,
         state.positions,
@@ -131,97 +181,40 @@ def _quenched(
         species=state.species,
         occasion=occasion,
     )
-    state = _selected(replace(start, step=state.step), found.converged)
-    return state, alive.at_rest(found.energy / start.n_atoms, found.converged)
+    batch = replace(batch, state=replace(start, step=state.step)).noting(
+        temperature=np.zeros(len(batch)),
+        n_samples=np.ones(len(batch), np.int64),
+        potential_energy=found.energy / start.n_atoms,
+    )
+    return batch.without({int(i): "its relaxation did not converge" for i in np.flatnonzero(~found.converged)})
 
 
-@dataclass(frozen=True, eq=False)
-class _Alive:
-    """The cells still running, and what was measured of them since the middle of the stage."""
-
-    places: Int64[np.ndarray, " alive"]
-    temperature: Float64[np.ndarray, " alive"]
-    """Sum over samples."""
-    n_samples: Int64[np.ndarray, " alive"]
-    potential_energy: Float64[np.ndarray, " alive"]
-    failures: Mapping[int, str]
-
-    @staticmethod
-    def all(n: int) -> "_Alive":
-        return _Alive(np.arange(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n), {})
-
-    @staticmethod
-    def of(kept: Snapshot) -> "_Alive":
-        return _Alive(**kept.measured, failures=kept.failures)
-
-    @property
-    def measured(self) -> dict[str, np.ndarray]:
-        return {name: values for name, values in vars(self).items() if name != "failures"}
-
-    def forgetting(self) -> "_Alive":
-        return replace(self, temperature=np.zeros_like(self.temperature), n_samples=np.zeros_like(self.n_samples))
-
-    def at_rest(self, potential_energy: Float64[np.ndarray, " alive"], ok: Bool[np.ndarray, " alive"]) -> "_Alive":
-        """After a relaxation."""
-        lost = {int(i): "its relaxation did not converge" for i in self.places[~ok]}
-        return _Alive(
-            places=self.places[ok],
-            temperature=np.zeros(int(ok.sum())),
-            n_samples=np.ones(int(ok.sum()), np.int64),
-            potential_energy=potential_energy[ok],
-            failures={**self.failures, **lost},
-        )
-
-    def after(self, record: Record) -> "_Alive":
-        ok = ~record.failed
-        lost = {int(i): FAILURES[int(f)] for i, f in zip(self.places, record.failure, strict=True) if f}
-        with np.errstate(invalid="ignore"):
-            temperature = self.temperature + record.mean.temperature * record.n_samples
-        return _Alive(
-            places=self.places[ok],
-            temperature=temperature[ok],
-            n_samples=(self.n_samples + record.n_samples)[ok],
-            potential_energy=record.final.potential_energy[ok],
-            failures={**self.failures, **lost},
-        )
-
-
-def random_start(protocol: Protocol, seeds: Sequence[int]) -> MDState:
-    """Random packings in cubes with velocities of the first stage's temperature."""
-    sizes = protocol.sizes(seeds)
-    packings = [
-        random_packing(n, volume=protocol.volume_of(n), min_distance=protocol.min_distance, seed=seed)
-        for n, seed in zip(sizes.tolist(), seeds, strict=True)
-    ]
+def random_start(protocol: Protocol, seeds: Sequence[int], numbers: Sequence[int] | None = None) -> MDState:
+    """Random packings in cubes with velocities of the first stage's temperature; `numbers` as in `run_protocol`."""
+    numbers = range(len(seeds)) if numbers is None else numbers
+    species = [protocol.species(seed, number) for seed, number in zip(seeds, numbers, strict=True)]
+    packings = [_packing(protocol, own, seed) for own, seed in zip(species, seeds, strict=True)]
     return thermal_state(
         protocol.interaction,
         np.concatenate([positions for positions, _ in packings]),
         cell=np.stack([cell for _, cell in packings]),
-        n_atoms=sizes,
+        n_atoms=np.array([len(own) for own in species], np.int64),
         seed=np.asarray(seeds, np.int64),
         temperature=protocol.temperature_after(-1),
-        species=np.concatenate([protocol.species_of(n) for n in sizes.tolist()]),
+        species=np.concatenate(species),
     )
 
 
-def _selected(state: MDState, chosen: Bool[np.ndarray, " systems"]) -> MDState:
-    """The chosen systems of a state; a failed one would be refused by the next launch."""
-    if chosen.all() or not chosen.any():
-        return state
-    atoms = np.repeat(chosen, state.n_atoms)
-    return MDState(
-        positions=state.positions[atoms],
-        velocities=state.velocities[atoms],
-        cell=state.cell[chosen],
-        species=state.species[atoms],
-        n_atoms=state.n_atoms[chosen],
-        seed=state.seed[chosen],
-        step=state.step[chosen],
-    )
+def _packing(protocol: Protocol, species: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    volume = protocol.volume_of(species)
+    if protocol.min_distance is not None:
+        return random_packing(len(species), volume=volume, min_distance=protocol.min_distance, seed=seed)
+    distances = ion_distances(protocol.interaction.symbols)
+    return random_ion_packing(species.astype(np.int64), volume=volume, min_distances=distances, seed=seed)
 
 
-def _frames(protocol: Protocol, state: MDState, alive: _Alive) -> Structures:
-    n = len(alive.places)
+def _frames(protocol: Protocol, batch: Batch) -> Structures:
+    n, state, known = len(batch), batch.state, batch.of_cells
     n_atoms = state.n_atoms[:n].astype(np.int64)
     atoms = int(n_atoms.sum())
     frames = Structures(
@@ -231,8 +224,15 @@ def _frames(protocol: Protocol, state: MDState, alive: _Alive) -> Structures:
         torch.from_numpy(n_atoms),
     )
     properties = {
-        "potential_energy": torch.from_numpy(alive.potential_energy),
+        "potential_energy": torch.from_numpy(known["potential_energy"]),
         "density": frames.density,
-        "temperature": torch.from_numpy(alive.temperature / alive.n_samples),
+        "temperature": torch.from_numpy(known["temperature"] / known["n_samples"]),
     }
+    if protocol.adapts:
+        found = known.get("evaporation_temperature", np.zeros(0))
+        properties["evaporation_temperature"] = torch.from_numpy(found)
+        highest = [protocol.highest_temperature(Te) for Te in found.tolist()]
+        properties["T_high"] = torch.tensor(highest, dtype=torch.float64)
+        if "displacement" in known:
+            properties["displacement"] = torch.from_numpy(known["displacement"])
     return replace(frames, properties=properties)

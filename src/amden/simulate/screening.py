@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from amden.simulate.crystal import crystalline_share
-from amden.simulate.protocol import Protocol
+from amden.simulate.protocol import IONS_IN_SPACE, Protocol
 from amden.simulate.runs import Runs
 
 CRYSTALLINE: Final = 0.3
@@ -29,10 +29,12 @@ def screened(protocol: Protocol, runs: Runs) -> Runs:
         ]
     )
     density = frames.density.numpy()
+    begun = (density * frames.volume.numpy() / frames.n_atoms.numpy() * IONS_IN_SPACE).tolist()
+    begun = begun if protocol.density is None else [protocol.density] * n
     reasons = {}
     for i in range(n):
-        if density[i] < EVAPORATED * protocol.density:
-            reasons[i] = f"evaporated: {density[i]:.2f} g/cm³, begun with {protocol.density:g} g/cm³"
+        if density[i] < EVAPORATED * begun[i]:
+            reasons[i] = f"evaporated: {density[i]:.2f} g/cm³, begun with {begun[i]:.4g} g/cm³"
         elif crystal[i] >= CRYSTALLINE:
             reasons[i] = f"crystallised: {100 * crystal[i]:.0f} % of the silicon atoms sit as in diamond"
     if not reasons:

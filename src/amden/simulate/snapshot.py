@@ -25,10 +25,14 @@ class Snapshot:
 
     launches: int
     """Launches done."""
+    stage: int
+    """Number of the stage to go on with."""
+    step: int
+    """Steps of it that are done."""
     state: MDState
     """The cells still running; those of the last launch where none is left."""
     measured: Mapping[str, np.ndarray]
-    """What was measured of them so far, one number a cell still running."""
+    """What is known of them so far (`batch.Batch.measured`)."""
     failures: Mapping[int, str]
     """Why the others were lost, by their place in the batch."""
 
@@ -66,12 +70,13 @@ class StateFile:
         except (FileNotFoundError, ValueError):
             return None
         header = stored.header or {}
-        if header.get("kind") != KIND or header["origin"] != self._origin:
+        if header.get("kind") != KIND or header["origin"] != self._origin or "stage" not in header:
             return None
         arrays = {name: values.numpy() for name, values in stored.tensors.items()}
         state = MDState(**{f.name: arrays.pop(f"state.{f.name}") for f in fields(MDState)})
         measured = {name.removeprefix("measured."): values for name, values in arrays.items()}
-        return Snapshot(header["launches"], state, measured, {int(i): why for i, why in header["failures"].items()})
+        failures = {int(i): why for i, why in header["failures"].items()}
+        return Snapshot(header["launches"], header["stage"], header["step"], state, measured, failures)
 
     def offer(self, snapshot: Snapshot) -> None:
         """Write it, if the last one is old enough."""
@@ -83,6 +88,8 @@ class StateFile:
             "kind": KIND,
             "origin": self._origin,
             "launches": snapshot.launches,
+            "stage": snapshot.stage,
+            "step": snapshot.step,
             "failures": {str(place): why for place, why in snapshot.failures.items()},
         }
         storage.write(self.path, {name: torch.from_numpy(values) for name, values in arrays.items()}, header)
