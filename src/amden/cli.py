@@ -225,11 +225,23 @@ def train(
 
 @app.command()
 def simulate(
-    protocol: Annotated[str, typer.Argument(help="Name of a protocol: si-melt, si-quench, si-anneal, sio2.")],
+    protocol: Annotated[
+        str, typer.Argument(help="Name of a protocol: si-melt, si-quench, si-anneal, sio2, meg, meg-short.")
+    ],
     n: Annotated[int, typer.Option(help="Number of cells.", min=1)],
     out: Annotated[Path, typer.Option(help="Dataset folder; an interrupted run in it goes on.")],
     seed: Seed = 0,
     shard: Annotated[str, typer.Option(help="Run part i of M only, as i/M; all may write into one folder.")] = "1/1",
+    composition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of meg: 'Li2O:15 SiO2:60 Al2O3:25' in moles, or 'Si:1 O:2' in atoms; again for the next cell."
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Of meg: take the compositions of the structures of this file, cell by cell.")
+    ] = None,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each cell.  [default: the protocol's]", min=1)] = None,
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="amden, or lammps where it is installed.")] = "amden",
     calculator: Annotated[
@@ -244,6 +256,7 @@ def simulate(
     from amden.data_commands import run_deck, run_simulate
 
     what = {"n": n, "out": out, "seed": seed, "shard": shard}
+    what |= {"compositions": composition or [], "like": like, "atoms": atoms}
     if deck:
         run_deck(protocol, **what)
         return
@@ -267,6 +280,9 @@ def properties(
     data: Annotated[Path, typer.Argument(help="Dataset folder, or one of its files.")],
     density: Annotated[bool, typer.Option("--density", help="density, g/cm³.")] = False,
     rings: Annotated[bool, typer.Option("--rings", help="mean_ring_size as in the paper.")] = False,
+    fractions: Annotated[
+        bool, typer.Option("--fractions", help="li_fraction and those of other elements, among the atoms.")
+    ] = False,
     moduli: Annotated[bool, typer.Option("--moduli", help="shear_, youngs_ and bulk_modulus as in the paper.")] = False,
     moduli_vrh: Annotated[
         bool, typer.Option("--moduli-vrh", help="The same by Voigt, Reuss and Hill, converged: shear_modulus_vrh …")
@@ -279,7 +295,7 @@ def properties(
     """Add properties to the structures of a dataset, for training and for looking at."""
     from amden.data_commands import run_properties
 
-    chosen = {"density": density, "rings": rings, "moduli": moduli, "moduli-vrh": moduli_vrh}
+    chosen = {"density": density, "rings": rings, "fractions": fractions, "moduli": moduli, "moduli-vrh": moduli_vrh}
     run_properties(data, [name for name, wanted in chosen.items() if wanted], potential=potential, device=device)
 
 

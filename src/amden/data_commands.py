@@ -5,14 +5,15 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numba
 
-from amden.commands import err, pick_device, progress_bar
+from amden.analysis.composition import composition
+from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.properties import PROPERTIES, add_properties
 from amden.properties import Progress as MeasuringProgress
 from amden.random import spawn_seeds
@@ -22,7 +23,8 @@ from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
 from amden.simulate.folder import merge_campaigns
 from amden.simulate.lammps import LammpsEngine, load_lammps
 from amden.simulate.lammps_input import lammps_deck
-from amden.simulate.protocol import find_protocol
+from amden.simulate.oxides import parse_composition
+from amden.simulate.protocol import Protocol, find_protocol, with_glasses
 from amden.simulate.runs import random_start
 
 SAY_EVERY = 60.0
@@ -38,6 +40,9 @@ def run_simulate(
     out: Path,
     seed: int,
     shard: str,
+    compositions: Sequence[str] = (),
+    like: Path | None = None,
+    atoms: int | None = None,
     device: str,
     engine: str,
     calculator: str | None,
@@ -46,12 +51,13 @@ def run_simulate(
     dask: str | None,
 ) -> None:
     """Body of `amden simulate`."""
-    chosen, part = find_protocol(protocol), _part(shard)
+    chosen, part = _protocol(protocol, compositions, like, atoms), _part(shard)
     runner = _engine(engine, calculator, device)
     cells = cells_of_part(n, part)
     where = f"{runner.name} on {runner.device}" if isinstance(runner, BuiltIn) else runner.name
     err.print(
-        f"{protocol} by {where}: {len(cells)} cells of {chosen.size} atoms, {chosen.duration:g} ps each, seed {seed}"
+        f"{protocol} by {where}: {len(cells)} cells of {chosen.size} atoms, "
+        f"{'about ' if chosen.adapts else ''}{chosen.duration:g} ps each, seed {seed}"
     )
     with _executor(workers, dask) as executor, progress_bar("cells", "{task.fields[batch]}") as bar:
         task = bar.add_task("simulating", total=len(cells), batch="")
@@ -80,14 +86,25 @@ def run_simulate(
     print(f"{out}: {done.n - len(done.failures)} structures, {len(done.failures)} set aside")
 
 
-def run_deck(protocol: str, *, n: int, out: Path, seed: int, shard: str) -> None:
+def run_deck(
+    protocol: str,
+    *,
+    n: int,
+    out: Path,
+    seed: int,
+    shard: str,
+    compositions: Sequence[str] = (),
+    like: Path | None = None,
+    atoms: int | None = None,
+) -> None:
     """Body of `amden simulate --deck`."""
-    chosen = find_protocol(protocol)
+    chosen = _protocol(protocol, compositions, like, atoms)
+    chosen.plain_stages("LAMMPS")
     cells = cells_of_part(n, _part(shard))
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"{out} exists and is not empty")
     for index in cells:
-        start = random_start(chosen, spawn_seeds(seed, 1, first=index).tolist())
+        start = random_start(chosen, spawn_seeds(seed, 1, first=index).tolist(), [index])
         lammps_deck(chosen, start).write(out / f"cell-{index:07d}")
     print(f"{out}: LAMMPS input of {len(cells)} cells; in each folder, lmp -in in.lammps writes final.data")
 
@@ -118,6 +135,24 @@ def run_properties(data: Path, names: list[str], *, potential: str | None, devic
         unknown = add_properties(data, names, potential=potential, device=where, progress=show)
     for column, count in unknown.items():
         print(f"{data}: {column}{f', unknown in {count} structures' if count else ''}")
+
+
+def _protocol(name: str, compositions: Sequence[str], like: Path | None, atoms: int | None) -> Protocol:
+    """The protocol of that name, with what is asked for in the place of its own."""
+    if compositions and like is not None:
+        raise ValueError("`--composition` and `--like` exclude each other")
+    found = find_protocol(name)
+    wanted = [parse_composition(text, known=found.interaction.symbols) for text in compositions]
+    if like is not None:
+        wanted = _compositions_of(like)
+    return with_glasses(found, compositions=wanted, n_atoms=atoms)
+
+
+def _compositions_of(path: Path) -> list[dict[str, float]]:
+    """Atoms of each element in the structures of a file."""
+    counts = composition(loaded_set(path)).counts
+    rows = zip(*(numbers.tolist() for numbers in counts.values()), strict=True)
+    return [{name: float(n) for name, n in zip(counts, row, strict=True) if n > 0} for row in rows]
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from amden import __version__
+from amden.analysis.composition import composition
 from amden.analysis.elastic import elastic_tensor, one_sided_moduli
 from amden.analysis.rings import rings
 from amden.elements import GHOST, atomic_number, symbol
@@ -33,6 +34,8 @@ LOOSE: Final = 0.05
 """eV/Å: what the paper relaxes to before and under strain."""
 TIGHT: Final = 1e-5
 """eV/Å: where elastic constants no longer depend on it."""
+_ELEMENTS: Final = tuple(dict.fromkeys(name for potential in POTENTIALS.values() for name in potential.symbols))
+"""Those whose fractions are told."""
 _CHUNK: Final = 256
 """Structures measured at a time; an elastic tensor takes thirteen of each."""
 
@@ -69,6 +72,16 @@ class Property:
 
 def _density(structures: Structures, tools: Tools) -> Columns:
     return {"density": structures.density}
+
+
+def _fraction(name: str) -> str:
+    return f"{name.lower()}_fraction"
+
+
+def _fractions(structures: Structures, tools: Tools) -> Columns:
+    found = composition(structures).fractions
+    none = np.zeros(len(structures))
+    return {_fraction(name): torch.from_numpy(found.get(name, none)) for name in _ELEMENTS}
 
 
 def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
@@ -115,6 +128,11 @@ PROPERTIES: Final[Mapping[str, Property]] = {
         "closing rings of the paper: for each bond, up to 1.3 times the sum of the covalent radii, one shortest path "
         "of up to 24 atoms that closes it; of the structure as it is",
         _mean_ring_size,
+    ),
+    "fractions": Property(
+        {_fraction(name): f"{name} among the atoms" for name in _ELEMENTS},
+        "number of atoms of the element over the number of atoms; ghosts do not count",
+        _fractions,
     ),
     "moduli": Property(
         {

@@ -23,7 +23,8 @@ SILICA_P = """
     0.05 0.078 0.071 0.141 0.226 0.273 0.218 0.376 0.395 0.404 0.456 0.562 0.537
 """
 MEASURED = {"0.6 SiO2 0.4 Li2O": (LITHIUM_T, LITHIUM_P, 4220.0, 6838.7), "SiO2": (SILICA_T, SILICA_P, 6030.0, 7631.2)}
-"""K and GPa, means over 4 ps, of 255 atoms of BMP-shrm heated in 120 ps in twice the room, the onset that the means over 1 ps have, and Å³."""
+"""K and GPa, means over 4 ps, of 255 atoms of BMP-shrm heated in 120 ps in twice the room; the onset that the means
+over 1 ps have, and Å³."""
 
 
 def series(onset, *, slope=4e-4, noise=0.05, pull=0.1, seed=0):

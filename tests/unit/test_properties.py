@@ -131,7 +131,7 @@ def test_rings_and_moduli_of_diamond_and_silica(tmp_path, monkeypatch, capsys):
 
 
 def test_refusals(tmp_path, campaign, counted):
-    with pytest.raises(ValueError, match="unknown property 'hardness': expected one of density, rings, moduli"):
+    with pytest.raises(ValueError, match="unknown property 'hardness': expected one of density, rings, fractions"):
         add_properties(campaign, ["hardness"])
     with pytest.raises(ValueError, match="unknown potential 'x': expected one of stillinger-weber-si, tersoff-sio"):
         add_properties(campaign, ["moduli"], potential="x")
@@ -151,4 +151,6 @@ def test_the_command_line_wants_something_to_compute(campaign, capsys):
     with pytest.raises(SystemExit):
         main(["properties", str(campaign)])
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == ("amden: error: nothing to compute: name at least one of --density, --rings, --moduli, --moduli-vrh")
+    assert line == (
+        "amden: error: nothing to compute: name at least one of --density, --rings, --fractions, --moduli, --moduli-vrh"
+    )

@@ -7,6 +7,10 @@ from amden.config import from_dict, to_dict
 from amden.simulate import protocol
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.protocol import PROTOCOLS, Protocol, Quench, Stage, find_protocol
+from amden.simulate.stages import Adapted, Evaporation, Relative, SoftStart
+
+HOT, TRIAL = Stage(1.0, (2500.0, 2500.0)), Evaporation(1.0, (2500.0, 9000.0), stretch=2.0)
+OWN, QUENCHED = Adapted((Relative(0.75), Relative(0.5)), duration=1.0), Quench("fixed", force_tolerance=0.1)
 
 
 def test_the_silicon_protocols_are_those_of_the_measured_facts():
@@ -128,6 +132,58 @@ def test_compositions_of_several_elements(monkeypatch):
 def test_bad_stages(options, message):
     with pytest.raises(ValueError, match=message):
         Stage(**{"duration": 1.0, "temperature": (300.0, 300.0), **options})
+
+
+def test_the_glass_protocol_is_that_of_the_paper():
+    """Ramp from 0.75 Te - 500 K in 200 ps, 400 ps at 0.75 Te, 5 K/ps, 300 ps at 300 K; for Te = 4000 K here."""
+    soft, start, trial, ramp, melt, quench, hold = find_protocol("meg").stages
+    assert isinstance(soft, SoftStart)
+    assert (start.temperature, start.pressure) == ((2200.0, 2200.0), 0.0)
+    assert (trial.temperature, trial.duration, trial.stretch) == ((2200.0, 9000.0), 120.0, 2.0)
+    for stage, temperature, n_steps in (
+        (ramp, (2500.0, 3000.0), 100_000),
+        (melt, (3000.0, 3000.0), 200_000),
+        (quench, (3000.0, 300.0), 270_000),
+    ):
+        segment = stage.segment(4000.0)
+        assert (segment.temperature, segment.n_steps, segment.pressure) == (temperature, n_steps, 0.0)
+    assert (melt.least_displacement, melt.until_displaced) == (20.0, False)
+    assert (hold.duration, hold.temperature) == (300.0, (300.0, 300.0))
+    assert {stage.timestep for stage in (start, trial, ramp, melt, quench, hold)} == {0.002}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((HOT, TRIAL), "`stages` must end with what is the same for all cells"),
+        ((HOT, OWN, HOT), "`stages` must have an evaporation before temperatures that refer to it"),
+        ((TRIAL, HOT), "`stages` must have a melt before an evaporation"),
+        ((HOT, QUENCHED, TRIAL, HOT), "`stages` must have a melt before an evaporation"),
+    ],
+)
+def test_bad_orders_of_stages(stages, message):
+    with pytest.raises(ValueError, match=message):
+        replace(find_protocol("si-melt"), stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "message"),
+    [
+        (TRIAL, {"stretch": 1.0}, "`stretch` must be above 1, got 1.0"),
+        (TRIAL, {"temperature": (2000.0, 2000.0)}, "`temperature` must rise"),
+        (TRIAL, {"duration": 0.001}, "`duration` must be a whole number of time steps"),
+        (OWN, {"rate": 5.0}, "a stage takes either a `duration` or a `rate`"),
+        (OWN, {"duration": None}, "a stage takes either a `duration` or a `rate`"),
+        (OWN, {"duration": None, "rate": 0.0}, "`rate` must be positive, got 0.0"),
+        (OWN, {"least_displacement": -1.0}, "`least_displacement` must not be negative, got -1.0"),
+        (OWN, {"until_displaced": True}, "`until_displaced` needs a `least_displacement`"),
+        (OWN, {"temperature": (Relative(0.1, -500.0), Relative(0.5))}, "`temperature` must be positive"),
+        (SoftStart(0.1, (300.0, 300.0), 0.03), {"max_displacement": 0.0}, "`max_displacement` must be positive"),
+    ],
+)
+def test_bad_stages_of_glasses(stage, options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(stage, **options)
 
 
 @pytest.mark.parametrize(

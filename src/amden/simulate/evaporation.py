@@ -22,8 +22,10 @@ expand by half at most."""
 
 _GRID: Final = 10.0
 """K between the onsets that are tried."""
-_LEAST_SAMPLES: Final = 5
-"""Beyond the onset and on either side of it."""
+_LEAST_SAMPLES: Final = 3
+"""On either side of the onset."""
+_FEWEST: Final = 20
+"""Samples in all."""
 _ROUNDS: Final = 8
 """Of weights; they settle after three or four."""
 _TUNING: Final = 1.345
@@ -50,15 +52,15 @@ def evaporation_onset(temperature: Float64[np.ndarray, " samples"], pressure: Fl
     """Of samples of temperature (K) and pressure (GPa) taken while a cell was heated.
 
     Least squares with Huber's weights, so that a few wild samples change little; Te is found among all temperatures
-    in steps of 10 K that leave five samples on either side.
+    in steps of 10 K that leave three samples on either side.
 
     >>> T = np.linspace(2000.0, 9000.0, 50)
     >>> found = evaporation_onset(T, np.maximum(0.0, 4e-4 * (T - 4000.0)))
     >>> found.temperature, round(found.slope * 1e4, 3)
     (4000.0, 4.0)
     """
-    if len(temperature) != len(pressure) or len(temperature) < 4 * _LEAST_SAMPLES:
-        raise ValueError(f"an onset needs at least {4 * _LEAST_SAMPLES} samples of both, got {len(temperature)}")
+    if len(temperature) != len(pressure) or len(temperature) < _FEWEST:
+        raise ValueError(f"an onset needs at least {_FEWEST} samples of both, got {len(temperature)}")
     order = np.sort(temperature)
     tried = np.arange(np.ceil(order[_LEAST_SAMPLES] / _GRID), order[-_LEAST_SAMPLES] / _GRID) * _GRID
     above = np.maximum(temperature - tried[:, None], 0.0)

@@ -4,7 +4,7 @@ What is run is written here; how, in `engine` and `relaxation`; how often and wh
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isclose
 from typing import Final, Literal
@@ -360,6 +360,24 @@ start needs 100 ps at 3500 K to come to its plateau. Its time step: without ther
 an atom and ps at 0.5 fs, by 24 at 1 fs (the cutoff functions of Tersoff's potential are short and steep; LAMMPS finds
 the same), the glass at 300 K by 0.1 at 1 fs.
 """
+
+
+def with_glasses(
+    protocol: Protocol, *, compositions: Sequence[Mapping[str, float]] = (), n_atoms: int | None = None
+) -> Protocol:
+    """The protocol with compositions that are asked for in the place of its own, or with other sizes.
+
+    Errors: `ValueError` for a protocol of one composition, and whatever `Protocol` refuses.
+
+    >>> glass = with_glasses(find_protocol("meg"), compositions=[{"Li": 2, "Si": 1, "O": 3}], n_atoms=600)
+    >>> glass.counts(0), glass.counts(1) == glass.counts(0)
+    ({'Li': 200, 'Si': 100, 'O': 300}, True)
+    """
+    if compositions and protocol.compositions is None:
+        choices = ", ".join(name for name, other in PROTOCOLS.items() if other.compositions is not None)
+        raise ValueError(f"protocol {protocol.name!r} has one composition: only {choices} take others")
+    protocol = replace(protocol, compositions=tuple(compositions)) if compositions else protocol
+    return replace(protocol, n_atoms=n_atoms) if n_atoms is not None else protocol
 
 
 def find_protocol(name: str) -> Protocol:

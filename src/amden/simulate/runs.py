@@ -24,9 +24,10 @@ Device = Literal["cpu", "cuda"]
 
 LAUNCH: Final[Mapping[Device, int]] = {"cpu": 500, "cuda": 5000}
 """Steps of the engine in one go, about a second. Fixed, because the mean temperature is summed launch by launch."""
+SAMPLED: Final = 500
+"""At most so many while the pressure is sampled."""
 WATCHED: Final = 1000
-"""At most so many while the pressure is sampled, or the atoms' ways are followed: 2 ps, in which few of them go 9 Å,
-half of a cell."""
+"""At most so many while the atoms' ways are followed: 2 ps, in which few of them go 9 Å, half of a cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def _launched(protocol: Protocol, number: int, batch: Batch, device: Device, *, 
 def _next_mark(stage: Dynamics, n_steps: int, first: int, launch: int) -> int:
     """Where the launch that begins with step `first` ends: one begins in the middle of a stage, from where on means
     are taken."""
-    launch = min(launch, WATCHED) if isinstance(stage, Evaporation) else launch
+    launch = min(launch, SAMPLED) if isinstance(stage, Evaporation) else launch
     end = min(first + launch - first % launch, n_steps)
     middle = n_steps // 2
     return middle if first < middle < end else end
