@@ -49,17 +49,17 @@ def _short(monkeypatch):
 
 
 class Watch:
-    """Notes the mean temperature of each launch."""
+    """Notes the mean temperature of the hottest cell in each launch, by its stage."""
 
     def __init__(self) -> None:
-        self.hottest = 0.0
+        self.hottest: dict[int, list[float]] = {0: [], 1: []}
 
     def load(self) -> Snapshot | None:
         return None
 
     def offer(self, snapshot: Snapshot) -> None:
         means = snapshot.measured["cells.temperature"] / snapshot.measured["cells.n_samples"]
-        self.hottest = max(self.hottest, float(means.max()))
+        self.hottest[snapshot.stage if snapshot.step else snapshot.stage - 1].append(float(means.max()))
 
 
 def numbers_with_all_elements():
@@ -75,7 +75,7 @@ def numbers_with_all_elements():
 
 
 def test_random_starts_of_ions_never_explode(monkeypatch):
-    """The mean temperature over 25 steps never gets far above that of the thermostat."""
+    """No step of the soft start is longer than 0.03 Å, which limits its temperature; afterwards all is calm at 2 fs."""
     monkeypatch.setattr(runs, "LAUNCH", {"cpu": 25})
     short = replace(find_protocol("meg"), n_atoms=SIZE, stages=(SOFT, Stage(0.1, (2200.0, 2200.0))))
     numbers = numbers_with_all_elements()
@@ -83,9 +83,13 @@ def test_random_starts_of_ions_never_explode(monkeypatch):
     watch = Watch()
     found = run_protocol(short, [*range(len(numbers))], numbers=numbers, device="cpu", keeper=watch)
     assert found.failures == {}
-    assert watch.hottest < 3000.0
+    soft, after = watch.hottest[0], watch.hottest[1]
+    assert (len(soft), len(after)) == (16, 2)
+    assert max(soft) < 7000.0
+    assert soft[-1] < 700.0
+    assert max(after) < 1500.0
     assert set().union(*counts_of(found.structures)) == {*FORMERS, *MODIFIERS, "O"}
-    assert (found.structures.properties["potential_energy"] < -3.0).all()
+    assert (found.structures.properties["potential_energy"] < -9.0).all()
 
 
 @pytest.mark.usefixtures("_short")
