@@ -57,6 +57,10 @@ Steps = Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200
 Hmc = Annotated[
     bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
 ]
+HmcSettings = Annotated[
+    list[str] | None,
+    typer.Option("--hmc-set", help="A setting of --hmc: t_max=0.4, n_verlet=30, step=0.2, acceptance=null …"),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
 
 
@@ -65,6 +69,11 @@ def _print_version(wanted: bool) -> bool:
         print(f"amden {__version__}")
         raise typer.Exit
     return wanted
+
+
+def _hmc(wanted: bool, settings: list[str] | None) -> list[str] | None:
+    """Settings of Hamiltonian Monte Carlo; None where nothing asks for it."""
+    return settings or [] if wanted or settings else None
 
 
 @app.callback()
@@ -104,6 +113,7 @@ def generate(
     seed: Seed = 0,
     steps: Steps = None,
     hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     trajectory: Annotated[
@@ -115,7 +125,7 @@ def generate(
     from amden.generation_commands import run_generate
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
-    options = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
+    options = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "batch_size": batch_size}
     _check_guidance_kind(guidance_kind)
     asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
     asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
@@ -150,6 +160,7 @@ def design(
     seed: Seed = 0,
     steps: Steps = None,
     hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -160,7 +171,7 @@ def design(
     budget = Budget(n, rounds, per_round or n, max_minutes)
     asked = {"extrapolate": extrapolate, "composition": composition, "guide": guide}
     asked |= {"guidance": guidance, "kind": guidance_kind}
-    how = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "overwrite": overwrite}
+    how = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "overwrite": overwrite}
     sizes = {"atoms": atoms, "density": density, "training": training}
     run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
 
@@ -184,6 +195,7 @@ def sweep(
     seed: Seed = 0,
     steps: Steps = None,
     hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,
@@ -193,7 +205,7 @@ def sweep(
 
     _check_guidance_kind(guidance_kind)
     asked = {"composition": composition, "guide": guide, "guidance": guidance, "kind": guidance_kind}
-    how = {"seed": seed, "steps": steps, "hmc": hmc, "device": device, "batch_size": batch_size}
+    how = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "batch_size": batch_size}
     run_sweep(model, out, series=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **how, **asked)
 
 
@@ -321,6 +333,7 @@ def energies(
     n: Annotated[int, typer.Option(help="Structures to follow.", min=2)] = 10,
     steps: Annotated[int | None, typer.Option(help="Denoising steps with --hmc.  [default: 2000]", min=1)] = None,
     hmc: Annotated[bool, typer.Option("--hmc", help="Also with Hamiltonian Monte Carlo.")] = False,
+    hmc_set: HmcSettings = None,
     seed: Seed = 0,
     device: Device = "auto",
     batch_size: BatchSize = None,
@@ -331,7 +344,7 @@ def energies(
     from amden.generation_commands import run_energies
 
     options = {"seed": seed, "device": device, "batch_size": batch_size, "out": out, "overwrite": overwrite}
-    run_energies(model, reference, n=n, steps=steps, hmc=hmc, **options)
+    run_energies(model, reference, n=n, steps=steps, hmc=_hmc(hmc, hmc_set), **options)
 
 
 @app.command()

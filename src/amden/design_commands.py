@@ -23,7 +23,7 @@ from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
 from amden.diffusion.hmc import HMCConfig
-from amden.generation_commands import default_steps, digest, generate_shown, sampled_model
+from amden.generation_commands import default_steps, digest, generate_shown, read_hmc, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -69,7 +69,7 @@ def run_design(
     training: Path | None,
     seed: int,
     steps: int | None,
-    hmc: bool,
+    hmc: Sequence[str] | None,
     device: str,
     overwrite: bool,
     **asked: Any,
@@ -78,7 +78,7 @@ def run_design(
     check_output(out / "designs.extxyz", overwrite=overwrite)
     if not targets:
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
-    where, path = pick_device(device), sampled_model(model, hmc=hmc)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
     loaded = load_model(path, device=where)
     known = None if training is None else _training_set(training)
     guide = asked.pop("guide")
@@ -89,9 +89,11 @@ def run_design(
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
     blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
-    wish.check(loaded, blank.n_atoms, hmc=hmc)
-    refine = HMCConfig() if hmc else None
-    maker = _Maker(loaded, wish, blank, steps or default_steps(where, hmc=hmc), refine, seed, where, names, out)
+    wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
+    refine = read_hmc(hmc)
+    maker = _Maker(
+        loaded, wish, blank, steps or default_steps(where, hmc=hmc is not None), refine, seed, where, names, out
+    )
     origin = {
         "model": digest(path.read_bytes()),
         "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},

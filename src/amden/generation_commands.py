@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.commands import err, loaded_set, pick_device, progress_bar
-from amden.config import to_dict
+from amden.config import from_dict, to_dict, with_overrides
 from amden.diffusion.composition import Neutral
 from amden.diffusion.hmc import HMCConfig, Steering
 from amden.generation import evaluations, generate
@@ -45,7 +46,7 @@ def run_generate(
     sizes: dict[str, Any],
     seed: int,
     steps: int | None,
-    hmc: bool,
+    hmc: Sequence[str] | None,
     device: str,
     batch_size: int | None,
     trajectory: Path | None,
@@ -53,23 +54,24 @@ def run_generate(
     guide: str | None = None,
     **asked: Any,
 ) -> None:
-    """Body of `amden generate`; `asked` are the options of `read_request`."""
+    """Body of `amden generate`; `hmc` are settings of `HMCConfig` such as "t_max=0.4", `asked` the options of
+    `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, hmc=hmc)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
     loaded = load_model(path, device=where)
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, guide=other, **asked)
-    blank, refine = _blank(loaded, wish, **sizes), HMCConfig() if hmc else None
+    blank, refine = _blank(loaded, wish, **sizes), read_hmc(hmc)
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    default = default_steps(where, hmc=hmc)
+    default = default_steps(where, hmc=hmc is not None)
     request = {"model": digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
     request |= {"hmc": refine and to_dict(refine), "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy())}
     request |= {"asked": wish.facts(), "guide": digest(model_path(guide).read_bytes()) if guide else None}
     parts = None if trajectory else Parts(out, request)
-    if hmc and steps is None and default < HMC_STEPS:
+    if hmc is not None and steps is None and default < HMC_STEPS:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; the paper's {HMC_STEPS} (`--steps`) relax further")
     steps = steps or default
     err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
@@ -130,6 +132,15 @@ def generate_shown(
         return generate(model, blank, n_steps=n_steps, hmc=hmc, device=device, compiled=compiled, **told, **options)
 
 
+def read_hmc(settings: Sequence[str] | None) -> HMCConfig | None:
+    """Hamiltonian Monte Carlo with settings such as "step=0.2"; None: without it.
+
+    >>> read_hmc(["n_verlet=30", "acceptance=null"]).n_verlet
+    30
+    """
+    return None if settings is None else from_dict(HMCConfig, with_overrides({}, settings))
+
+
 def sampled_model(model: str, *, hmc: bool) -> Path:
     """The checkpoint to sample; with Hamiltonian Monte Carlo a shipped score model gives way to its energy model."""
     chosen = energy_model(model) if hmc else model
@@ -154,7 +165,7 @@ def run_energies(
     *,
     n: int,
     steps: int | None,
-    hmc: bool,
+    hmc: Sequence[str] | None,
     seed: int,
     device: str,
     batch_size: int | None,
@@ -167,7 +178,7 @@ def run_energies(
     where = pick_device(device)
     loaded, known = load_model(sampled_model(model, hmc=True), device=where), loaded_set(reference)
     known = known.select(range(min(n, len(known))))
-    refine, hmc_steps = HMCConfig() if hmc else None, steps or HMC_STEPS
+    refine, hmc_steps = read_hmc(hmc), steps or HMC_STEPS
     work = sum(evaluations(loaded, n_steps=200)) + (
         sum(evaluations(loaded, n_steps=hmc_steps, hmc=refine)) if refine else 0
     )

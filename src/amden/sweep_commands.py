@@ -1,6 +1,7 @@
 """What `amden sweep` does: structures for a series of targets, relaxed and measured, drawn over what was asked for."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ import torch
 from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
 from amden.config import to_dict
-from amden.diffusion.hmc import HMCConfig
-from amden.generation_commands import default_steps, digest, generate_shown, sampled_model
+from amden.generation_commands import default_steps, digest, generate_shown, read_hmc, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
@@ -38,7 +38,7 @@ def run_sweep(
     density: float | None,
     seed: int,
     steps: int | None,
-    hmc: bool,
+    hmc: Sequence[str] | None,
     device: str,
     batch_size: int | None,
     overwrite: bool,
@@ -47,7 +47,7 @@ def run_sweep(
 ) -> None:
     """Body of `amden sweep`; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, hmc=hmc)
+    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
     loaded = load_model(path, device=where)
     name, targets = read_series(series, loaded)
     other = load_model(model_path(guide), device=where) if guide else None
@@ -57,9 +57,9 @@ def run_sweep(
         raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
     blank = _blank(loaded, len(targets), n, atoms, box_density(wish, density))
     wish = replace(wish, targets={name: torch.tensor(targets, dtype=torch.float64).repeat_interleave(n)})
-    wish.check(loaded, blank.n_atoms, hmc=hmc)
-    refine = HMCConfig() if hmc else None
-    steps = steps or default_steps(where, hmc=hmc)
+    wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
+    refine = read_hmc(hmc)
+    steps = steps or default_steps(where, hmc=hmc is not None)
     request = {
         "model": digest(path.read_bytes()),
         "seed": seed,

@@ -53,3 +53,16 @@ def test_an_interrupted_chain_goes_on(energy_checkpoint, tmp_path, monkeypatch):
     main([*arguments, "--out", str(tmp_path / "g.extxyz")])
     assert len(kept) == 6
     assert (tmp_path / "g.extxyz").read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
+
+
+def test_settings_are_taken_and_wrong_ones_refused(energy_checkpoint, tmp_path, capsys):
+    arguments = ["generate", str(energy_checkpoint), "--atoms", "8", "--steps", "6", "--device", "cpu"]
+    arguments += ["--out", str(tmp_path / "g.extxyz")]
+    main([*arguments, "--hmc-set", "t_max=0.4", "--hmc-set", "n_verlet=3", "--hmc-set", "acceptance=null"])
+    assert "Hamiltonian Monte Carlo: 16 evaluations" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main([*arguments, "--overwrite", "--hmc-set", "verlet=3"])
+    assert "verlet" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--overwrite", "--hmc-set", "t_max=1.4"])
+    assert "`t_min` < `t_max` must lie in [0, 1], got 0.0 and 1.4" in " ".join(capsys.readouterr().err.split())
