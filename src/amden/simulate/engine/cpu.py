@@ -11,7 +11,8 @@ from jaxtyping import Int64
 
 from amden.simulate.compiler import compiled
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
-from amden.simulate.engine.far import MOST_ATOMS, Far, Tally, tables_of
+from amden.simulate.engine.far import Far, Tally, tables_of
+from amden.simulate.engine.far_lists import MOST_ATOMS
 from amden.simulate.engine.kernel import Machine, Workspace, trajectory
 from amden.simulate.engine.systems import Plans, Systems
 from amden.simulate.potentials.pair_sums import LongRanged
@@ -21,6 +22,8 @@ _MOST_LISTED, _MOST_NEAR = 160, 80
 """Room for neighbours of an atom in the list and within the cutoff."""
 _MOST_FAR, _MOST_CONTACTS = 2000, 500
 """The same for the pairs that reach far."""
+_UNLISTED = 1500
+"""Of this many atoms all are gone through for the charges, without a list."""
 _GRAIN = 20
 """Sums over far pairs are whole numbers of 2^-20 eV/Å, up to 2048 eV/Å."""
 _MOST_ATOMS = 2**16 - 1
@@ -32,6 +35,15 @@ _SKIN, _FAR_SKIN = 1.0, 1.5
 @lru_cache(maxsize=1)
 def _machine() -> Machine:
     jit = compiled(fastmath={"nsz", "contract", "arcp", "afn", "reassoc"}, error_model="numpy", forceinline=True)
+
+    def walk(step):
+        def loop(total, start, stop, i, fixed, metric, species, far):
+            for k in range(start, stop):
+                total = step(total, k, i, fixed, metric, species, far)
+            return total
+
+        return jit(loop)
+
     one, grain, over_grain = np.float32(1), np.float32(2**_GRAIN), np.float32(2.0**-_GRAIN)
     return Machine(
         jit=jit,
@@ -45,6 +57,7 @@ def _machine() -> Machine:
         nearest=jit(lambda x: np.int32(np.rint(x))),
         tally=Tally(
             together=64,
+            walk=walk,
             nothing=np.int32(0),
             add=jit(lambda total, x: np.int32(total + np.int32(np.rint(x * grain)))),
             told=jit(lambda total: np.float32(total) * over_grain),
@@ -100,6 +113,7 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
     def system(fixed, velocities, kicks, species, seed, step0, n_steps, ramp, plan, cell, record):
         n = fixed.shape[0]
         most_listed, most_near = min(_MOST_LISTED, n), min(_MOST_NEAR, n)
+        unlisted = n if n <= _UNLISTED else 0
         fixed_t, velocity = np.empty((3, n), np.int32), np.empty((3, n), np.float32)
         for i in range(n):
             for d in range(3):
@@ -117,6 +131,7 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
             near=np.empty((n, most_near + 1), np.uint16).T,
             n_near=np.empty(n, np.int32),
             far=Far(
+                unlisted=unlisted,
                 charge=charges[species],
                 table=table,
                 listed=np.empty((n, far_rows), np.uint16).T,

@@ -21,6 +21,8 @@ from amden.simulate.potentials.potential import Potential
 
 _REGISTERS = 64
 """A thread, so that four blocks of 256 threads live on a multiprocessor."""
+_TOGETHER = 4
+"""Addends at a time in sums over far pairs."""
 
 
 @lru_cache(maxsize=16)
@@ -42,7 +44,20 @@ def machine() -> Machine:
     def jit(function):
         return cuda.jit(inspect.unwrap(function), device=True, fastmath=True)
 
-    one = np.float32(1)
+    def walk(step):
+        def loop(total, start, stop, i, fixed, metric, species, far):
+            k, end = index(start), index(stop)
+            while k < end:  # four at a time, so that their loads are under way together
+                total = step(total, k, i, fixed, metric, species, far)
+                total = step(total, index(k + index(1)), i, fixed, metric, species, far)
+                total = step(total, index(k + index(2)), i, fixed, metric, species, far)
+                total = step(total, index(k + index(3)), i, fixed, metric, species, far)
+                k = index(k + index(_TOGETHER))
+            return total
+
+        return jit(loop)
+
+    one, index = np.float32(1), np.uint32
     if config.ENABLE_CUDASIM:
         rsqrt, inverse = (lambda x: one / np.sqrt(x)), (lambda x: one / x)
         nearest = lambda x: np.int32(np.rint(x))  # noqa: E731
@@ -66,7 +81,11 @@ def machine() -> Machine:
         inverse=inverse,
         nearest=nearest,
         tally=Tally(
-            together=1, nothing=np.float32(0), add=jit(lambda total, x: total + x), told=jit(lambda total: total)
+            together=_TOGETHER,
+            walk=walk,
+            nothing=np.float32(0),
+            add=jit(lambda total, x: total + x),
+            told=jit(lambda total: total),
         ),
         sync=sync,
         any=any_thread,
@@ -122,15 +141,15 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
                 fixed[d, thread] = fixed_all[start + thread, d]
                 velocity[d, thread] = velocities[start + thread, d]
         if far:
-            if thread < n:
-                charge[thread] = charges[species[start + thread]]
+            charge[thread] = charges[species[start + thread]] if thread < n else 0
             for k in range(thread, 4 * pairs, n_threads):
                 contact_table[k // pairs, k % pairs] = table[k // pairs, k % pairs]
             block = cuda.blockIdx.x
         else:
             block = 0
         cuda.syncthreads()
-        pairs_work = Far(charge, contact_table, far_all[block], contacts_all[block], far_counts_all[block])
+        unlisted = -(-n // _TOGETHER) * _TOGETHER if far else 0
+        pairs_work = Far(unlisted, charge, contact_table, far_all[block], contacts_all[block], far_counts_all[block])
         work = Workspace(
             fixed, origin, velocity, force, kick, kind, moments, listed, n_listed, near, n_near, pairs_work,
             metric, drift, control, moments, total, verdict,

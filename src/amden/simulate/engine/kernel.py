@@ -16,6 +16,7 @@ import numpy as np
 
 from amden.simulate.engine import coupling as c
 from amden.simulate.engine.far import FarSums, Tally, far_sums
+from amden.simulate.engine.far_lists import sublister
 from amden.simulate.engine.verlet import displacement, drifter, lister, reach, selector
 from amden.simulate.potentials.pair_sums import LongRanged, image_cutoff
 from amden.simulate.potentials.potential import Potential, Tools
@@ -128,6 +129,32 @@ def _tools(machine: Machine, vector: Any) -> Tools:
         no_virial=jit(lambda: zero),
         add_virial=jit(lambda total, x, y, z, gx, gy, gz: total + x * gx + y * gy + z * gz),
     )
+
+
+def _builder(
+    machine: Machine, potential: Potential, bonded: Potential, far: FarSums, vector: Any, *, skin: float
+) -> Any:
+    """`build(thread, n_threads, n, work)`: all lists; returns whether one of them had no room."""
+    jit, reach2, build_far = machine.jit, reach(machine.jit, bonded.cutoffs, skin=skin), far.build
+    build_all, build_some = lister(jit, vector, reach2), sublister(jit, vector, reach2)
+
+    def from_all(thread, n_threads, n, work):
+        full = build_far(thread, n_threads, n, work.fixed, work.metric, work.species, work.far)
+        return full | build_all(
+            thread, n_threads, n, work.fixed, work.origin, work.metric, work.species, work.listed, work.n_listed
+        )
+
+    def from_contacts(thread, n_threads, n, work):
+        fixed, metric, species = work.fixed, work.metric, work.species
+        full = build_far(thread, n_threads, n, fixed, metric, species, work.far)
+        return full | build_some(
+            thread, n_threads, n, fixed, work.origin, metric, species, work.far, work.listed, work.n_listed
+        )
+
+    within = isinstance(potential, LongRanged) and np.all(
+        np.array(bonded.cutoffs) <= np.array(potential.pair_sums.contact_cutoffs)
+    )
+    return jit(from_contacts if within else from_all)
 
 
 def _forcer(machine: Machine, tools: Tools, bonded: Potential, far: FarSums, vector: Any) -> Any:
@@ -251,7 +278,7 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
     vector = displacement(machine.jit, diagonal=diagonal)
     tools, bonded = _tools(machine, vector), potential.bonded if isinstance(potential, LongRanged) else potential
     far = far_sums(tools, machine.tally, potential, vector, skin=skin, diagonal=diagonal)
-    build, build_far = lister(machine.jit, vector, reach(machine.jit, bonded.cutoffs, skin=skin)), far.build
+    build = _builder(machine, potential, bonded, far, vector, skin=skin)
     forces = _forcer(machine, tools, bonded, far, vector)
     measure, move = _summer(machine), _mover(machine, vector, diagonal=diagonal)
     update, attend = c.metrics(machine.jit), c.attendant(machine.jit)
@@ -274,11 +301,7 @@ def trajectory(machine: Machine, potential: Potential, *, skin: float, diagonal:
                 if thread == 0:
                     work.control[c.STRETCH] = one
                     work.control[c.LIMIT2] = spare2
-                if build(
-                    thread, n_threads, n, work.fixed, work.origin, work.metric, work.species, work.listed, work.n_listed
-                ):
-                    overflow = 1.0
-                if build_far(thread, n_threads, n, work.fixed, work.metric, work.species, work.far):
+                if build(thread, n_threads, n, work):
                     overflow = 1.0
             last, coupled = local == n_steps, (step0 + local) % interval == 0
             energy, virial, full = forces(thread, n_threads, n, local > 0, coupled or last, work)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from amden.simulate.potentials.pair_sums import PairSums, contact_kernel, coulomb_kernels
+from amden.simulate.potentials.pair_sums import COULOMB, PairSums, contact_kernel, coulomb_kernels
 from amden.simulate.potentials.potential import Tools
 
 _SAME: Final = 1e-6
@@ -84,7 +84,8 @@ def angle_kernel(angles: Any, tools: Tools, legs: Legs) -> Any:
     zero, one, two, same, least = (real(x) for x in (0, 1, 2, _SAME, _LEAST_SINE))
     theta0, over_rho = real(math.radians(angles.theta0)), real(1.0 / angles.rho)
     strengths = np.array(angles.strengths, real).reshape(n, n * n)
-    reach2 = np.array(angles.cutoffs, real) ** 2
+    bent = strengths.reshape(n, n, n).any(axis=2)  # whether a leg is part of an angle at this centre
+    reach2 = np.where(bent, np.array(angles.cutoffs, real) ** 2, zero)
 
     def turn(i, other, x, y, z, geometry, moments):
         gx = gy = gz = energy = zero
@@ -154,7 +155,7 @@ def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
     turn, none, one_more = angle_kernel(angles, tools, listed_legs(tools)), index(0), index(1)
     zero, half, near2 = real(0), real(0.5), real(sums.contact_cutoff**2)
     leg2, n_species = real(max(map(max, angles.cutoffs)) ** 2), index(len(sums.charges))
-    charges, alone = np.array(sums.charges, real), np.array(sums.self_energies, real)
+    charges, alone, coulomb = np.array(sums.charges, real), np.array(sums.self_energies, real), real(COULOMB)
     table = sums.contact_table.astype(real)
 
     def forces(i, geometry, moments):
@@ -168,7 +169,7 @@ def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
             other = species(geometry, j)
             r2 = x * x + y * y + z * z
             over_r = rsqrt(r2)
-            charge = charges[own] * charges[other]
+            charge = coulomb * charges[own] * charges[other]
             slope = -charge * push(r2, over_r)
             energy += half * charge * value(r2, over_r)
             if r2 < near2:

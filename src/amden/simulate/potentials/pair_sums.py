@@ -126,26 +126,30 @@ def image_cutoff(potential: Potential) -> float:
 def polynomial(coefficients: Sequence[float], tools: Tools) -> Any:
     """The compiled polynomial with these coefficients, the constant first."""
 
-    def horner(rest, a, b, c, d):
+    def one_more(rest, a):
+        return tools.jit(lambda t: rest(t) * t + a)
+
+    def four_more(rest, a, b, c, d):
         return tools.jit(lambda t: (((rest(t) * t + a) * t + b) * t + c) * t + d)
 
-    numbers = [tools.real(c) for c in (*coefficients, *[0.0] * (-len(coefficients) % _AT_ONCE))]
-    zero = tools.real(0)
-    result = tools.jit(lambda t: zero)
-    for k in range(len(numbers), 0, -_AT_ONCE):
-        result = horner(result, *numbers[k - _AT_ONCE : k][::-1])
+    first, *numbers = [tools.real(c) for c in reversed(coefficients)]
+    result = tools.jit(lambda t: first)
+    for number in numbers[: len(numbers) % _AT_ONCE]:
+        result = one_more(result, number)
+    for k in range(len(numbers) % _AT_ONCE, len(numbers), _AT_ONCE):
+        result = four_more(result, *numbers[k : k + _AT_ONCE])
     return result
 
 
-def _smooth_part(power: int, sums: PairSums, tools: Tools) -> Any:
-    """2^(1 + power/2)/√π ∫₀¹ t^power exp(-xt²) dt, for `power` 0 and 2, as a compiled function of r²."""
+def _smooth_part(power: int, sums: PairSums, tools: Tools, *, factor: float, constant: float = 0.0) -> Any:
+    """`constant` + `factor` 2^(1 + power/2)/√π ∫₀¹ t^power exp(-xt²) dt for `power` 0 and 2, a function of r²."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     t, weights = 0.5 * (nodes + 1.0), 0.5 * weights * 2.0 ** (1 + power // 2) / math.sqrt(math.pi)
     widest = (sums.damping * sums.cutoff) ** 2
 
     chebyshev, degree = np.polynomial.chebyshev, _DEGREES[tools.real]
     points = chebyshev.chebpts1(degree + 1)
-    values = np.exp(-0.5 * widest * np.multiply.outer(points + 1.0, t**2)) @ (weights * t**power)
+    values = constant + factor * (np.exp(-0.5 * widest * np.multiply.outer(points + 1.0, t**2)) @ (weights * t**power))
     coefficients = chebyshev.cheb2poly(chebyshev.chebfit(points, values, degree))
     series = polynomial(coefficients.tolist(), tools)
     one, scale = tools.real(1), tools.real(2.0 / sums.cutoff**2)
@@ -153,15 +157,17 @@ def _smooth_part(power: int, sums: PairSums, tools: Tools) -> Any:
 
 
 def coulomb_kernels(sums: PairSums, tools: Tools) -> tuple[Any, Any]:
-    """`push(r2, over_r)`, -v'(r)/r, and `value(r2, over_r)`, v(r), of unit charges below the cutoff."""
-    g, h, real = _smooth_part(0, sums, tools), _smooth_part(2, sums, tools), tools.real
-    k, f, e, alpha, alpha3 = (real(x) for x in (COULOMB, *sums.edge, sums.damping, sums.damping**3))
+    """`push(r2, over_r)`, -v'(r)/kr, and `value(r2, over_r)`, v(r)/k, of unit charges below the cutoff."""
+    f, e = sums.edge
+    smooth = _smooth_part(0, sums, tools, factor=-sums.damping, constant=-e)
+    smooth_push = _smooth_part(2, sums, tools, factor=-(sums.damping**3))
+    edge, one = tools.real(f), tools.real(1)
 
     def push(r2, over_r):
-        return k * ((over_r * over_r - f) * over_r - alpha3 * h(r2))
+        return over_r * (over_r * over_r - edge) + smooth_push(r2)
 
     def value(r2, over_r):
-        return k * (over_r - alpha * g(r2) + f * (r2 * over_r) - e)
+        return over_r * (edge * r2 + one) + smooth(r2)
 
     return tools.jit(push), tools.jit(value)
 
