@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from amden.random import spawn_seeds
+from amden.shard import load_shard
 from amden.simulate import adaptation, runs
 from amden.simulate.ase_engine import CalculatorEngine
 from amden.simulate.batch import Batch
@@ -153,6 +154,9 @@ def test_campaigns_set_cells_aside_with_reason_and_numbers(onsets, tmp_path):
     assert done.failures[0].startswith("Si has moved ")
     assert done.failures[0].endswith(" Å in the melt, less than 90 Å")
     assert len(done.failures) == 3
+    columns = load_shard(next(tmp_path.glob("*.safetensors"))).structures.properties
+    assert {"evaporation_temperature", "T_high", "displacement"} <= set(columns)
+    assert all(len(values) == 0 for values in columns.values())
 
 
 def test_a_gas_is_set_aside(onsets):

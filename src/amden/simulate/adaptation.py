@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64
 
 from amden.simulate.batch import Batch, selected
 from amden.simulate.engine import MDState, Record, Segment
+from amden.simulate.engine.systems import transformed
 from amden.simulate.evaporation import EXPANDED, evaporation_onset
 from amden.simulate.stages import Adapted, Evaporation
 
@@ -71,18 +72,16 @@ def followed(batch: Batch, after: MDState, ran: Bool[np.ndarray, " alive"]) -> B
 
     It is that within the cell: what comes of its own expansion is left out. An atom that is faster counts as slower.
     """
-    n_atoms, before, atoms = after.n_atoms, selected(batch.state, ran), np.repeat(ran, batch.state.n_atoms)
-    step = _fractions(after.positions, after.cell, n_atoms) - _fractions(before.positions, before.cell, n_atoms)
+    step = _fractions(after) - _fractions(selected(batch.state, ran))
     step -= np.rint(step)
+    way = transformed(step, after.cell, after.n_atoms).astype(np.float32)
     moved = batch.of_atoms.get("moved", np.zeros(batch.state.positions.shape, np.float32)).copy()
-    moved[atoms] += np.einsum("ai,aij->aj", step, np.repeat(after.cell, n_atoms, axis=0)).astype(np.float32)
+    moved[np.repeat(ran, batch.state.n_atoms)] += way
     return batch.noting_atoms(moved=moved)
 
 
-def _fractions(
-    positions: Float64[np.ndarray, "atoms 3"], cell: Float64[np.ndarray, "systems 3 3"], n_atoms: np.ndarray
-) -> Float64[np.ndarray, "atoms 3"]:
-    return np.einsum("ai,aij->aj", positions, np.repeat(np.linalg.inv(cell), n_atoms, axis=0))
+def _fractions(state: MDState) -> Float64[np.ndarray, "atoms 3"]:
+    return transformed(state.positions, np.linalg.inv(state.cell), state.n_atoms)
 
 
 def displacements(batch: Batch, n_species: int) -> Float64[np.ndarray, "alive species"]:

@@ -234,6 +234,6 @@ def _frames(protocol: Protocol, batch: Batch) -> Structures:
         properties["evaporation_temperature"] = torch.from_numpy(found)
         highest = [protocol.highest_temperature(Te) for Te in found.tolist()]
         properties["T_high"] = torch.tensor(highest, dtype=torch.float64)
-        if "displacement" in known:
-            properties["displacement"] = torch.from_numpy(known["displacement"])
+        if any(isinstance(stage, Adapted) and stage.least_displacement for stage in protocol.stages):
+            properties["displacement"] = torch.from_numpy(known.get("displacement", np.zeros(0)))
     return replace(frames, properties=properties)

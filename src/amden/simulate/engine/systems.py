@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64, UInt8
 
 from amden.simulate.engine.state import MDState
 
@@ -82,6 +82,19 @@ class Systems:
     def diagonal(self) -> Bool[np.ndarray, " systems"]:
         """Systems whose cell is a diagonal matrix."""
         return (self.cell == self.cell * np.eye(3)).all(axis=(1, 2))
+
+
+def transformed(
+    vectors: Float64[np.ndarray, "atoms 3"],
+    matrices: Float64[np.ndarray, "systems 3 3"],
+    n_atoms: Int[np.ndarray, " systems"],
+) -> Float64[np.ndarray, "atoms 3"]:
+    """Each vector times the matrix of its system: fractions to Cartesian coordinates with the cells, and back with
+    their inverses."""
+    result, n_atoms = np.empty(vectors.shape), n_atoms.astype(np.int64)
+    for systems, atoms in _chunks(n_atoms):
+        result[atoms] = _product(vectors[atoms], matrices[systems], n_atoms[systems])
+    return result
 
 
 def _chunks(n_atoms: Int64[np.ndarray, " systems"]) -> Iterator[tuple[slice, slice]]:
