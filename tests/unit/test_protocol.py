@@ -147,9 +147,26 @@ def test_the_glass_protocol_is_that_of_the_paper():
     ):
         segment = stage.segment(4000.0)
         assert (segment.temperature, segment.n_steps, segment.pressure) == (temperature, n_steps, 0.0)
-    assert (melt.least_displacement, melt.until_displaced) == (20.0, False)
+    assert (ramp.least_displacement, melt.least_displacement, melt.until_displaced) == (0.0, 20.0, False)
     assert (hold.duration, hold.temperature) == (300.0, (300.0, 300.0))
     assert {stage.timestep for stage in (start, trial, ramp, melt, quench, hold)} == {0.002}
+
+
+def test_the_short_one_takes_a_third_of_the_time():
+    """Ramps follow one another, and the slow one is the published rate."""
+    *_, ramp, melt, fast, slow, last, _ = find_protocol("meg-short").stages
+    ends = [(stage.segment(4000.0).temperature, stage.rate) for stage in (ramp, melt, fast, slow, last)]
+    assert ends == [
+        ((2500.0, 3000.0), None),
+        ((3000.0, 3000.0), None),
+        ((3000.0, 1800.0), 20.0),
+        ((1800.0, 800.0), 5.0),
+        ((800.0, 300.0), 20.0),
+    ]
+    assert (melt.least_displacement, melt.until_displaced) == (20.0, True)
+    held = replace(melt, duration=60.0)
+    stages = tuple(held if stage == melt else stage for stage in find_protocol("meg-short").stages)
+    assert 0.25 < replace(find_protocol("meg-short"), stages=stages).n_steps / find_protocol("meg").n_steps < 0.36
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,7 @@ _SILICON: Final = {
 }
 
 _MELTED, _UNDER, _ROOM = Relative(0.75), Relative(0.75, -500.0), Relative(offset=300.0)
+_SLUGGISH, _FROZEN = Relative(0.45), Relative(0.2)
 _FAR: Final = 20.0
 """Å that the atoms of each element move in the melt."""
 
@@ -268,6 +269,7 @@ def _multi_element(
     name: str,
     *,
     doc: str,
+    equilibration: float,
     evaporation: float,
     melt: tuple[Adapted, ...],
     quench: tuple[Adapted, ...],
@@ -283,7 +285,7 @@ def _multi_element(
         compositions=GRID,
         stages=(
             SoftStart(0.4, (300.0, 300.0), max_displacement=0.03),
-            Stage(20.0, (2200.0, 2200.0)),
+            Stage(equilibration, (2200.0, 2200.0)),
             Evaporation(evaporation, (2200.0, 9000.0), stretch=2.0),
             *melt,
             *quench,
@@ -331,9 +333,10 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             "meg",
             doc="Glasses of eleven elements, as published: melted at 0.75 of the temperature at which each evaporates, "
             "then 5 K/ps to 300 K, at 0 bar.",
+            equilibration=20.0,
             evaporation=120.0,
             melt=(
-                Adapted((_UNDER, _MELTED), duration=200.0, least_displacement=_FAR),
+                Adapted((_UNDER, _MELTED), duration=200.0),
                 Adapted((_MELTED, _MELTED), duration=400.0, least_displacement=_FAR),
             ),
             quench=(Adapted((_MELTED, _ROOM), rate=5.0),),
@@ -341,14 +344,19 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         ),
         _multi_element(
             "meg-short",
-            doc="The same with less time: evaporation tried in 60 ps, the melt held until all elements have moved 20 Å "
-            "(at most 400 ps), 10 K/ps, 20 ps at 300 K.",
+            doc="The same in a third of the time: evaporation tried in 60 ps, melts held until all elements have moved "
+            "20 Å, 5 K/ps only where it counts, from 0.45 to 0.2 of the evaporation temperature, else 20 K/ps.",
+            equilibration=10.0,
             evaporation=60.0,
             melt=(
-                Adapted((_UNDER, _MELTED), duration=10.0, least_displacement=_FAR, until_displaced=False),
-                Adapted((_MELTED, _MELTED), duration=400.0, least_displacement=_FAR, until_displaced=True),
+                Adapted((_UNDER, _MELTED), duration=10.0),
+                Adapted((_MELTED, _MELTED), duration=400.0, until_displaced=True, least_displacement=_FAR),
             ),
-            quench=(Adapted((_MELTED, _ROOM), rate=10.0),),
+            quench=(
+                Adapted((_MELTED, _SLUGGISH), rate=20.0),
+                Adapted((_SLUGGISH, _FROZEN), rate=5.0),
+                Adapted((_FROZEN, _ROOM), rate=20.0),
+            ),
             hold=20.0,
         ),
     )
@@ -359,6 +367,11 @@ The hold of `si-quench` counts: 10 ps at 300 K lower the energy by 0.02 eV an at
 start needs 100 ps at 3500 K to come to its plateau. Its time step: without thermostat the melt heats by 0.2 ± 0.3 meV
 an atom and ps at 0.5 fs, by 24 at 1 fs (the cutoff functions of Tersoff's potential are short and steep; LAMMPS finds
 the same), the glass at 300 K by 0.1 at 1 fs.
+
+`meg` and `meg-short`: the publication does not say how a melt begins; here ions are put down at random, begin softly
+and melt at 2200 K. What `meg-short` leaves out, in a cell of 256 atoms of 0.6 SiO2 0.4 Li2O: at 300 K the energy stays
+what it is within 2 meV an atom from the first to the last of 20 ps, in the melt it has no drift from the first 10 ps
+on, and quenches at 10 and 20 K/ps part between 0.45 and 0.2 Te.
 """
 
 

@@ -170,8 +170,8 @@ class Adapted:
     rate: float | None = None
     """K/ps, up or down."""
     least_displacement: float = 0.0
-    """Å: how far the atoms of each element must have moved at the end, as a root mean square, since the first of the
-    stages in a row that ask for this."""
+    """Å: how far the atoms of each element must have moved at the end, as a root mean square, since the first of these
+    stages."""
     until_displaced: bool = False
     """Whether the stage ends as soon as they have."""
     pressure: float | None = 0.0
