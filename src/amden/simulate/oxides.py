@@ -7,9 +7,12 @@ that balances them follows.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, product
 from math import gcd
 from typing import Final
+
+import numpy as np
 
 from amden.elements import FORMAL_CHARGES, atomic_number
 
@@ -22,6 +25,7 @@ MOST_MODIFIERS: Final = 4
 MOST_TENTHS: Final = 4
 """Of all cations that may be modifiers."""
 
+_ORDER_SEED: Final = 0
 _SIXTHS: Final = 6
 _TENTHS: Final = 10
 _TERM: Final = re.compile(r"(?P<formula>(?:[A-Z][a-z]?\d*)+)[:=](?P<amount>\d+(?:\.\d*)?|\.\d+)(?P<percent>%?)")
@@ -134,6 +138,17 @@ def composition_grid() -> tuple[GridPoint, ...]:
     """
     formers = [parts for parts in product(range(_SIXTHS + 1), repeat=len(FORMERS)) if sum(parts) == _SIXTHS]
     return tuple(GridPoint(f, m) for f in formers for m in _modifier_parts())
+
+
+@lru_cache(maxsize=1)
+def shuffled_grid() -> tuple[GridPoint, ...]:
+    """The same in one random order, always the same: the first of them are a sample of all.
+
+    >>> shuffled_grid()[0].name
+    'Si4Al2-K4'
+    """
+    grid = composition_grid()
+    return tuple(grid[k] for k in np.random.default_rng(_ORDER_SEED).permutation(len(grid)))
 
 
 def _modifier_parts() -> Iterator[tuple[int, ...]]:

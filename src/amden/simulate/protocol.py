@@ -5,7 +5,6 @@ What is run is written here; how, in `engine` and `relaxation`; how often and wh
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from math import isclose
 from typing import Final, Literal
 
@@ -15,9 +14,19 @@ from jaxtyping import Int64, UInt8
 
 from amden.elements import MASSES, atomic_number
 from amden.random import Streams
-from amden.simulate.oxides import FORMERS, MODIFIERS, composition_grid, neutral_counts, with_oxygen
+from amden.simulate.oxides import FORMERS, MODIFIERS, neutral_counts, shuffled_grid, with_oxygen
 from amden.simulate.potentials import Potential, StillingerWeber, bmp_shrm, munetoh_silica
-from amden.simulate.stages import Adapted, Dynamics, Evaporation, Quench, Relative, SoftStart, Stage, typical_segment
+from amden.simulate.stages import (
+    Adapted,
+    Dynamics,
+    Evaporation,
+    Quench,
+    Relative,
+    SoftStart,
+    Stage,
+    check_order,
+    typical_segment,
+)
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
 
 POTENTIALS: Final[Mapping[str, Potential]] = {
@@ -28,13 +37,12 @@ POTENTIALS: Final[Mapping[str, Potential]] = {
 """Potentials a protocol may name."""
 
 GRID: Final = "multi-element"
-"""What `Protocol.compositions` calls the compositions of `oxides.composition_grid`."""
+"""What `Protocol.compositions` calls those of `oxides.shuffled_grid`."""
 IONS_IN_SPACE: Final = 0.065
 """Atoms an Å³ where ions are put down at random: the fewest of the oxide glasses."""
 
 _SIZE_DRAW = 1 << 61
 """The draw of `Streams` that the size of a cell is made of."""
-_ORDER_SEED: Final = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Protocol:
     """Atoms of each element in any units, such as {"Si": 1, "O": 2}."""
     compositions: Literal["multi-element"] | tuple[Mapping[str, float], ...] | None = None
     """In the place of `composition`, one for each cell of a campaign, over and over; `GRID` are the 9,240 of
-    `oxides.composition_grid` in one random order, so that the first of them are a sample of all."""
+    `oxides.shuffled_grid`."""
 
     def __post_init__(self) -> None:
         if self.potential not in POTENTIALS:
@@ -73,7 +81,7 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and not (min(value) if isinstance(value, tuple) else value) > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}")
-        _check_stages(self.stages)
+        check_order(self.stages)
         if self.compositions is not None:
             self._check_ions()
             return
@@ -158,8 +166,8 @@ class Protocol:
         assert self.compositions is not None
         assert isinstance(self.n_atoms, int)
         if self.compositions == GRID:
-            grid = _shuffled_grid()
-            fractions = with_oxygen(grid[number % len(grid)])
+            grid = shuffled_grid()
+            fractions = with_oxygen(grid[number % len(grid)].cations)
         else:
             fractions = self.compositions[number % len(self.compositions)]
         return neutral_counts(fractions, n_atoms=self.n_atoms)
@@ -226,28 +234,6 @@ class Protocol:
         """ps of all stages, likewise."""
         segments = [typical_segment(stage) for stage in self.stages if not isinstance(stage, Quench)]
         return sum(segment.n_steps * segment.timestep for segment in segments)
-
-
-def _check_stages(stages: Sequence[Dynamics | Quench]) -> None:
-    if not stages:
-        raise ValueError("`stages` is empty: nothing to run")
-    if isinstance(stages[0], Quench):
-        raise ValueError("`stages` must begin with molecular dynamics: a random start has no minimum of its own")
-    if not isinstance(stages[-1], Stage | Quench):
-        raise ValueError("`stages` must end with what is the same for all cells")
-    tried = False
-    for before, stage in zip((None, *stages), stages, strict=False):
-        if isinstance(stage, Adapted | Evaporation) and not isinstance(before, Stage | Evaporation | Adapted):
-            raise ValueError("`stages` must have a melt before an evaporation, and nothing but dynamics after it")
-        if isinstance(stage, Adapted) and not tried:
-            raise ValueError("`stages` must have an evaporation before temperatures that refer to it")
-        tried = tried or isinstance(stage, Evaporation)
-
-
-@lru_cache(maxsize=1)
-def _shuffled_grid() -> tuple[Mapping[str, float], ...]:
-    grid = composition_grid()
-    return tuple(grid[k].cations for k in np.random.default_rng(_ORDER_SEED).permutation(len(grid)))
 
 
 _MELT: Final = Stage(20.0, (2500.0, 2500.0))

@@ -9,6 +9,7 @@
 | `Quench` | to the nearest minimum of the energy |
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isclose
 from typing import Final, Literal
@@ -241,6 +242,23 @@ Dynamics = Stage | SoftStart | Evaporation | Adapted
 def typical_segment(stage: Dynamics) -> Segment:
     """Of a cell that evaporates at `TYPICAL`."""
     return stage.segment(TYPICAL) if isinstance(stage, Adapted) else stage.segment()
+
+
+def check_order(stages: Sequence[Dynamics | Quench]) -> None:
+    """Errors: `ValueError` for stages that cannot follow one another."""
+    if not stages:
+        raise ValueError("`stages` is empty: nothing to run")
+    if isinstance(stages[0], Quench):
+        raise ValueError("`stages` must begin with molecular dynamics: a random start has no minimum of its own")
+    if not isinstance(stages[-1], Stage | Quench):
+        raise ValueError("`stages` must end with what is the same for all cells")
+    tried = False
+    for before, stage in zip((None, *stages), stages, strict=False):
+        if isinstance(stage, Adapted | Evaporation) and not isinstance(before, Stage | Evaporation | Adapted):
+            raise ValueError("`stages` must have a melt before an evaporation, and nothing but dynamics after it")
+        if isinstance(stage, Adapted) and not tried:
+            raise ValueError("`stages` must have an evaporation before temperatures that refer to it")
+        tried = tried or isinstance(stage, Evaporation)
 
 
 def _whole_steps(duration: float, timestep: float) -> None:
