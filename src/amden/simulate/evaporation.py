@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from amden.units import EV_PER_A3_IN_GPA, KB
 
 EXPANDED: Final = 2.0
-"""Times the volume of the melt before: a cell that has become so large has evaporated. 0.6 SiO2 0.4 Li2O expands by 15 %
+"""Times the volume of the melt before: a cell that has become so large has evaporated. 0.6 SiO2 0.4 Li2O grows by 15 %
 between 2200 K and 0.75 Te."""
 
 _GRID: Final = 10.0
@@ -30,7 +30,7 @@ _ROUNDS: Final = 8
 """Of weights; they settle after three or four."""
 _TUNING: Final = 1.345
 """Standard deviations from which on residuals count less (Huber)."""
-_CLEAR: Final = 6.0
+_CLEAR: Final = 4.0
 """Standard errors: how much greater than nothing the slope must be."""
 
 
