@@ -3,8 +3,8 @@
 A setting is `steps=500,n_verlet=15,t_max=0.5,…`: denoising steps, and fields of `HMCConfig`; `steps=200,hmc=0` is
 standard denoising. For each, structures in the reference's cells are generated and relaxed with their cells; the table
 has what that cost and how much of the gap between standard denoising (always the first line) and the reference it
-closes. With `--out FOLDER` the structures are kept, and a setting that is there is not run again. On an H200 64 cells
-of 256 atoms take minutes a setting.
+closes. With `--out FOLDER` the structures are kept, a setting that is there is not run again, and one that was cut goes
+on (its seconds are then those of the last part). On an H200 64 cells of 256 atoms take minutes a setting.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from amden.dataset import load_dataset
 from amden.diffusion.hmc import HMCConfig, HMCRecord
 from amden.generation import evaluations, generate
 from amden.model import Model, load_model
+from amden.parts import Parts
 from amden.pretrained import model_path
 from amden.properties import at_rest
 from amden.shard import load_shard, save_shard
@@ -61,6 +62,7 @@ def made(
         return shard.structures, shard.provenance["seconds"], shard.provenance["acceptance"]
     records: list[HMCRecord] = []
     device, began = pick_device("auto"), time.monotonic()
+    parts = None if path is None else Parts(path, {"setting": setting.text, "seed": seed})
     found = generate(
         model,
         like_blank(model, reference),
@@ -69,6 +71,7 @@ def made(
         hmc=setting.hmc,
         device=device,
         compiled=device.type == "cuda",
+        parts=parts,
         on_record=records.append,
     )
     seconds = time.monotonic() - began
@@ -76,6 +79,8 @@ def made(
     relaxed = at_rest(found, [])
     if path is not None:
         save_shard(path, relaxed, provenance={"seconds": seconds, "acceptance": acceptance, "seed": seed})
+    if parts is not None:
+        parts.remove()
     return relaxed, seconds, acceptance
 
 
