@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import filled_size
-from amden.diffusion.loss import LossWeights
+from amden.diffusion.loss import LossWeights, TimeBand
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
 from amden.nn.egnn import EGNNConfig
@@ -60,6 +60,8 @@ class TrainingConfig:
     time_exponent: float = 0.0
     """Density of the times is ∝ t^-exponent: 0 is uniform, as in the paper; up to 1, as the likelihood weights them,
     for more work on small noise, where neighbours and angles are settled."""
+    time_band: TimeBand | None = None
+    """Where training dwells: `{low: 0.15, high: 0.5, share: 0.6}` draws so many of the times there, evenly."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms of the loss."""
     seed: int = 0

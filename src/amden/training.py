@@ -219,7 +219,8 @@ class Run:
             group["lr"] = learning_rate(self.step, config)
         sample, plan = self._feed.sample(chosen, generator)
         sample = self._hidden(sample, generator)
-        losses, t = self._losses(sample, plan, generator, exponent=config.time_exponent)
+        exponent, band = config.time_exponent, config.time_band
+        losses, t = self._losses(sample, plan, generator, exponent=exponent, band=band)
         self._optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses.total(config.weights).mean())
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -232,11 +233,11 @@ class Run:
         return losses, t
 
     def _losses(
-        self, sample: Sample, plan: NeighborPlan | None, generator: torch.Generator, exponent: float = 0.0
+        self, sample: Sample, plan: NeighborPlan | None, generator: torch.Generator, **density: Any
     ) -> tuple[Losses, Tensor]:
-        t = sample_times(
-            len(sample), self.recipe.diffusion, generator, stratified=self.config.stratified, exponent=exponent
-        )
+        """`density` is that of the times; evenly by default, which validation keeps to."""
+        diffusion, stratified = self.recipe.diffusion, self.config.stratified
+        t = sample_times(len(sample), diffusion, generator, stratified=stratified, **density)
         noise = gaussian_noise(sample, generator)
         denoiser = partial(self._denoiser, plan=plan, room=self._room)
         return score_matching(denoiser, sample, t=t, noise=noise, diffusion=self.recipe.diffusion), t

@@ -5,7 +5,7 @@ import torch
 
 from amden.diffusion.corruption import gaussian_noise
 from amden.diffusion.denoiser import Noise
-from amden.diffusion.loss import Losses, LossWeights, noise_error, sample_times, score_matching
+from amden.diffusion.loss import Losses, LossWeights, TimeBand, noise_error, sample_times, score_matching
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams, spawn_seeds
 from amden.testing import GaussianOracle, random_sample
@@ -83,6 +83,23 @@ def test_times_have_the_density_asked_for(exponent):
     edges = torch.linspace(0.1, 0.9, 9)
     mass = edges.log().diff() if exponent == 1.0 else (edges ** (1 - exponent)).diff()
     assert torch.allclose(counts, 40_000 * mass / mass.sum(), atol=2.0)
+
+
+def test_a_band_takes_its_share_of_the_times():
+    diffusion, band = Diffusion(t_min=0.1, t_max=0.9), TimeBand(0.3, 0.5, 0.75)
+    generator = torch.Generator().manual_seed(0)
+    times = sample_times(40_000, diffusion, generator, stratified=True, exponent=0.5, band=band)
+    edges = torch.linspace(0.1, 0.9, 9)
+    others = (edges**0.5).diff()
+    share = 0.25 * others / others.sum()
+    share[2:4] += 0.375
+    assert torch.allclose(torch.histc(times, bins=8, min=0.1, max=0.9), 40_000 * share, atol=2.0)
+    few = sample_times(8, diffusion, generator, stratified=True, exponent=0.5, band=band)
+    assert ((few >= 0.3) & (few < 0.5)).sum() >= 6
+    with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\), got 1.0"):
+        TimeBand(0.3, 0.5, 1.0)
+    with pytest.raises(ValueError, match="`low` < `high` must lie in"):
+        TimeBand(0.5, 0.3, 0.5)
 
 
 def test_the_weight_of_the_elements_must_not_be_negative():

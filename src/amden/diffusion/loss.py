@@ -29,6 +29,24 @@ class LossWeights:
             raise ValueError(f"`elements` must not be negative, got {self.elements}")
 
 
+@dataclass(frozen=True)
+class TimeBand:
+    """Times that training dwells on, such as those at which a network of bonds comes about."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    low: float
+    high: float
+    share: float
+    """Share of the times that is drawn evenly between the two."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise ValueError(f"`low` < `high` must lie in [0, 1], got {self.low} and {self.high}")
+        if not 0.0 < self.share < 1.0:
+            raise ValueError(f"`share` must lie in (0, 1), got {self.share}")
+
+
 @dataclass(frozen=True, eq=False)
 class Losses:
     """Mean squared error of the predicted noise of each system; a prediction of zero scores 1."""
@@ -70,9 +88,15 @@ def score_matching(
 
 
 def sample_times(
-    n: int, diffusion: Diffusion, generator: torch.Generator, *, stratified: bool = False, exponent: float = 0.0
+    n: int,
+    diffusion: Diffusion,
+    generator: torch.Generator,
+    *,
+    stratified: bool = False,
+    exponent: float = 0.0,
+    band: TimeBand | None = None,
 ) -> Float[Tensor, " n"]:
-    """Times of `n` systems in (t_min, t_max), each of density ∝ t^-exponent.
+    """Times of `n` systems in (t_min, t_max), each of density ∝ t^-exponent, but for the share that a `band` takes.
 
     0 is uniform, as in the paper. 1 weights the levels as the likelihood of the data does: there the squared error of
     the noise counts g²/(2σ²) = 1/t (Song et al. 2021, arXiv:2101.09258; eq. 4, 7).
@@ -91,6 +115,15 @@ def sample_times(
         quantile = torch.remainder(u + torch.arange(n, device=device) / n, 1.0)
     else:
         quantile = torch.rand((n,), generator=generator, device=device)
+    if band is None:
+        return _power_law(quantile, diffusion, exponent)
+    low, high = max(band.low, diffusion.t_min), min(band.high, diffusion.t_max)
+    others = _power_law(((quantile - band.share) / (1.0 - band.share)).clamp(min=0.0), diffusion, exponent)
+    return torch.where(quantile < band.share, low + (high - low) * quantile / band.share, others)
+
+
+def _power_law(quantile: Float[Tensor, " n"], diffusion: Diffusion, exponent: float) -> Float[Tensor, " n"]:
+    """Where the integral of t^-exponent has come to this share."""
     low, high, power = diffusion.t_min, diffusion.t_max, 1.0 - exponent
     if abs(power) < 1e-6:
         return low * (high / low) ** quantile
