@@ -145,6 +145,17 @@ def test_small_cells_are_refused():
         run(small, GLASS, Segment(1))
 
 
+def test_a_glass_comes_to_rest_though_its_energy_jumps():
+    """Atoms that cross the cutoff of the three-body term, 3.3 Å, are no end of the way down."""
+    glass = read(Path(__file__).parents[1] / "data" / "glass_bmp.extxyz")
+    start, n_atoms, species = glass.cell.array[None], np.array([len(glass)]), kinds(glass).astype(int)
+    before = evaluate(GLASS, glass.positions, start, n_atoms, species=species).energy[0]
+    arguments = {"species": species, "cell": "fixed", "force_tolerance": 0.05, "max_steps": 200, "device": "cpu"}
+    found = relax(GLASS, glass.positions, start, n_atoms, **arguments)
+    assert found.converged.all()
+    assert -0.06 < (found.energy[0] - before) / len(glass) < -0.02
+
+
 def test_relaxation_and_calculator():
     """Quartz comes to rest; lists of some hundred images fit."""
     species = kinds(QUARTZ).astype(int)

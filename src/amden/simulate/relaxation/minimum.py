@@ -60,8 +60,9 @@ def relax(
 
     A system has converged when no force exceeds `force_tolerance` (eV/Å) and, if the cell is variable, no component of
     σ + P `stress_tolerance` (GPa). Each stops on its own, after at most `max_steps` steps. L-BFGS in float64, with a
-    line search: the enthalpy falls with every step. `species` are numbers into `potential.symbols`, all 0 when left
-    out; `progress` is told how many systems are done; `auto` is CUDA where there is a GPU and `numba-cuda`.
+    line search: the enthalpy falls with every step, but where a `LongRanged` potential jumps at its cutoffs. `species`
+    are numbers into `potential.symbols`, all 0 when left out; `progress` is told how many systems are done; `auto` is
+    CUDA where there is a GPU and `numba-cuda`.
 
     A system depends on nothing else in its batch. One without a finite energy at the start has not converged, and is
     returned as it was.
