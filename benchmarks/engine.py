@@ -30,9 +30,10 @@ from amden.simulate.potentials.pairs import Grid, neighbor_list
 FLOPS_SECOND_PHASE, FLOPS_FIRST_PHASE, FLOPS_SELECTION = 114, 38, 11
 """Stillinger-Weber: additions and multiplications (an exponential, a root or a division counts as one) for a neighbour
 within the cutoff in either phase of the force, and for a neighbour on the list; counted in the source."""
-FLOPS_CHARGES, FLOPS_CONTACTS = 32, 34
-"""BMP-shrm: for a neighbour on the list of charges or of contacts, without those of the energy, which is measured every
-tenth step. (The three-body term has two or three legs an oxygen.)"""
+FLOPS_CHARGES, FLOPS_CONTACTS = 41, 34
+"""BMP-shrm: for an atom or another image of one that is gone through for the charges, and for one on the list of
+contacts, without those of the energy, which is measured every tenth step. (The three-body term has two or three legs
+an oxygen.)"""
 FLOPS_ORDER, FLOPS_END, FLOPS_BOND = 29, 60, 186
 """Tersoff: for a neighbour of a bond in the first phase, for one in the second, and for a bond in both together."""
 
@@ -106,14 +107,14 @@ def arithmetic(melt: Melt, state: MDState) -> str:
     n = int(state.n_atoms[0])
     if isinstance(melt.potential, ChargedNetwork):
         density, sums = n / abs(np.linalg.det(state.cell[0])), melt.potential.pair_sums
-        charges, contacts = (
-            4.0 / 3.0 * np.pi * density * (reach + 1.0) ** 3 for reach in (sums.cutoff, sums.contact_cutoff)
-        )
-        flops, loads = charges * FLOPS_CHARGES + contacts * FLOPS_CONTACTS, 16 * charges + 29 * contacts
+        contacts = 4.0 / 3.0 * np.pi * density * (sums.contact_cutoff + 1.0) ** 3
+        images = np.stack(pairs(state, melt.potential, 1.0))
+        others = (images.shape[1] - np.unique(images, axis=1).shape[1]) / n
+        flops, loads = (n + others) * FLOPS_CHARGES + contacts * FLOPS_CONTACTS, 16 * (n + others) + 29 * contacts
         return (
-            f"{charges:.0f} neighbours on the list of charges, at most {contacts:.0f} on that of contacts, with a skin "
-            f"of 1 Å: {flops:.0f} flops, {loads:.0f} bytes from shared memory or cache and "
-            f"{2 * (charges + contacts):.0f} from global memory an atom-step"
+            f"{n} atoms to go through, {others:.0f} images on the list of those beyond the nearest, at most "
+            f"{contacts:.0f} on that of contacts, with a skin of 1 Å: {flops:.0f} flops, {loads:.0f} bytes from shared "
+            f"memory or cache and {2 * (others + contacts):.0f} from global memory an atom-step"
         )
     (center, partner), (listed_center, _) = (pairs(state, melt.potential, skin) for skin in (0.0, 1.0))
     degree = np.bincount(center, minlength=n)

@@ -101,6 +101,30 @@ def test_the_engine_has_the_forces_of_evaluate(skew):
     np.testing.assert_allclose(record.final.pressure, pressure, atol=1e-3)
 
 
+def test_listed_neighbors_do_what_all_atoms_do():
+    """In eight melts side by side nearest images are listed, in one all atoms are gone through."""
+    timestep, one = 1e-6, melt(0.0)
+    cell, n = one.cell[0], len(one.positions)
+    shifts = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(8, 1, 3) @ cell
+    many = thermal_state(
+        GLASS,
+        (one.positions + shifts).reshape(-1, 3),
+        cell=2.0 * one.cell,
+        n_atoms=np.array([8 * n]),
+        seed=np.array([1]),
+        temperature=0.0,
+        species=np.tile(one.species, 8),
+    )
+    (one, record), (many, many_record) = (run(state, GLASS, Segment(1, timestep=timestep)) for state in (one, many))
+    assert 8 * n > 3000 > n
+    scale = MASS[one.species][:, None] * AMU_A2_PER_PS2 / timestep
+    np.testing.assert_allclose(
+        many.velocities.reshape(8, n, 3) * scale, np.tile(one.velocities * scale, (8, 1, 1)), atol=2e-4
+    )
+    np.testing.assert_allclose(many_record.final.potential_energy, record.final.potential_energy, atol=3e-6)
+    np.testing.assert_allclose(many_record.final.pressure, record.final.pressure, atol=1e-3)
+
+
 def test_slices_change_no_bit():
     """Lists of other origins: atoms cross faces and halves of the cell, neighbours come and go."""
     segment = Segment(60, temperature=(4000.0, 3000.0), pressure=1.0)

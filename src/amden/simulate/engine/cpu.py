@@ -22,7 +22,7 @@ _MOST_LISTED, _MOST_NEAR = 160, 80
 """Room for neighbours of an atom in the list and within the cutoff."""
 _MOST_FAR, _MOST_CONTACTS = 2000, 500
 """The same for the pairs that reach far."""
-_UNLISTED = 1500
+_UNLISTED = 3000
 """Of this many atoms all are gone through for the charges, without a list."""
 _GRAIN = 20
 """Sums over far pairs are whole numbers of 2^-20 eV/Å, up to 2048 eV/Å."""

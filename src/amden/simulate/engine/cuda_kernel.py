@@ -99,7 +99,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
     rows, listed_rows, near_rows, index = memory.moments, memory.listed, memory.near, memory.index
     shared_lists, shared_moments, shared_motion = memory.shared_lists, memory.shared_moments, memory.shared_motion
     charges, table = tables_of(potential)
-    far, n_charged, pairs = memory.far > 0, capacity if memory.far else 1, table.shape[1]
+    far, n_charged, pairs = memory.far > 0, capacity if memory.far else 1, table.shape[0]
     integer, real, double, long = np.int32, np.float32, np.float64, np.int64
 
     def launch(
@@ -119,7 +119,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
         total = cuda.shared.array(N_SUMS, double)
         verdict = cuda.shared.array(1, long)
         charge = cuda.shared.array(n_charged, real)
-        contact_table = cuda.shared.array((4, pairs), real)
+        contact_table = cuda.shared.array((pairs, 4), real)
         if shared_motion:
             origin = cuda.shared.array((3, capacity), integer)
             motion = cuda.shared.array((7, capacity), real)
@@ -143,7 +143,7 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
         if far:
             charge[thread] = charges[species[start + thread]] if thread < n else 0
             for k in range(thread, 4 * pairs, n_threads):
-                contact_table[k // pairs, k % pairs] = table[k // pairs, k % pairs]
+                contact_table[k // 4, k % 4] = table[k // 4, k % 4]
             block = cuda.blockIdx.x
         else:
             block = 0

@@ -33,7 +33,7 @@ class Far(NamedTuple):
     charge: Any
     """float32, k q in eV Å/e, of each atom; zeros after the last."""
     table: Any
-    """float32, [4, pair], `PairSums.contact_table`."""
+    """float32, [pair, 4], `PairSums.contact_table`; what is read of a pair lies side by side."""
     listed: Any
     """uint16, [neighbour, atom], neighbours within the cutoff and the skin, as `far_lists` writes them."""
     contacts: Any
@@ -76,12 +76,12 @@ class FarSums:
     """`measure(i, fixed, metric, species, far)`: the energy of the atom and Σ r·∂E/∂r over its pairs, in eV."""
 
 
-def tables_of(potential: Potential) -> tuple[Float32[np.ndarray, " species"], Float32[np.ndarray, "4 pairs"]]:
+def tables_of(potential: Potential) -> tuple[Float32[np.ndarray, " species"], Float32[np.ndarray, "pairs 4"]]:
     """k q of the species, and the contact terms of their pairs; of other potentials zeros."""
     if not isinstance(potential, LongRanged):
-        return np.zeros(len(potential.symbols), np.float32), np.zeros((4, 1), np.float32)
+        return np.zeros(len(potential.symbols), np.float32), np.zeros((1, 4), np.float32)
     sums = potential.pair_sums
-    return (COULOMB * np.array(sums.charges)).astype(np.float32), sums.contact_table.astype(np.float32)
+    return (COULOMB * np.array(sums.charges)).astype(np.float32), np.ascontiguousarray(sums.contact_table.T, np.float32)
 
 
 def far_sums(tools: Tools, tally: Tally, potential: Potential, vector: Any, *, skin: float, diagonal: bool) -> FarSums:
@@ -145,7 +145,7 @@ def _pairs(tools: Tools, tally: Tally, sums: PairSums, vector: Any, other: Any, 
         within = real((r2 < contact2) & (r2 > zero))
         r2 = max(r2, least)
         pair = index(index(species[i]) * n_species + index(species[j]))
-        weight = of_contacts(table[0, pair], table[1, pair], table[2, pair], table[3, pair], r2, rsqrt(r2), within)
+        weight = of_contacts(table[pair, 0], table[pair, 1], table[pair, 2], table[pair, 3], r2, rsqrt(r2), within)
         return added(total, x, y, z, weight)
 
     sum_all, sum_nearest, sum_others, sum_contacts = (

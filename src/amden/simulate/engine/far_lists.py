@@ -103,8 +103,8 @@ def far_lister(tools: Any, together: int, sums: PairSums, vector: Any, *, skin: 
     reach2, group = real((sums.cutoff + skin) ** 2), index(together)
 
     def put(array, i, count, code):
-        if count < index(array.shape[0]):
-            array[count, i] = small(code)
+        last = index(index(array.shape[0]) - one)
+        array[min(count, last), i] = small(code)
         return index(count + one)
 
     put = jit(put)
@@ -123,16 +123,14 @@ def far_lister(tools: Any, together: int, sums: PairSums, vector: Any, *, skin: 
         while j < n:
             x, y, z = vector(fixed, i, fixed, j, metric)
             r2 = x * x + y * y + z * z
-            if j != i:
-                if r2 < contact2(species, i, j):
-                    contacts = put(far.contacts, i, contacts, j)
-                if listing and r2 < reach2:
-                    count = put(far.listed, i, count, j)
-                found = turns(i, j, x, y, z, r2, fixed, limits)
-                if found != none:
-                    if candidates <= last:
-                        far.listed[index(last - candidates), i] = small(j | index(found << bits))
-                    candidates = index(candidates + one)
+            if (r2 < contact2(species, i, j)) & (j != i):
+                contacts = put(far.contacts, i, contacts, j)
+            if listing and r2 < reach2 and j != i:
+                count = put(far.listed, i, count, j)
+            found = turns(i, j, x, y, z, r2, fixed, limits)
+            if found != none:
+                far.listed[index(last - min(candidates, last)), i] = small(j | index(found << bits))
+                candidates = index(candidates + one)
             j = index(j + one)
         return filled(far.listed, i, none, count), filled(far.contacts, i, none, contacts), candidates
 
