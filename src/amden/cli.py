@@ -53,7 +53,13 @@ Guide = Annotated[str | None, typer.Option(help="Unconditional model for guidanc
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow targets outside the training data or at odds with each other.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU]", min=1)]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU, 200 on a CPU, or as the model's recipe says]",
+        min=1,
+    ),
+]
 Hmc = Annotated[
     bool, typer.Option("--hmc", help="Relax while denoising, by Hamiltonian Monte Carlo; needs an energy model.")
 ]

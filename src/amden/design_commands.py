@@ -90,9 +90,9 @@ def run_design(
         err.print(f"  [yellow]note:[/] {note}")
     blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
     wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
-    refine = read_hmc(hmc)
+    refine = read_hmc(hmc, loaded)
     maker = _Maker(
-        loaded, wish, blank, steps or default_steps(where, hmc=hmc is not None), refine, seed, where, names, out
+        loaded, wish, blank, steps or default_steps(loaded, where, hmc=hmc is not None), refine, seed, where, names, out
     )
     origin = {
         "model": digest(path.read_bytes()),

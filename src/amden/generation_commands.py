@@ -24,16 +24,14 @@ from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
 from amden.pretrained import energy_model, model_path
+from amden.recipe import SamplingConfig
 from amden.report.paths import write_paths
 from amden.request import Request
 from amden.structure import Structures
 from amden.targets import box_density, outcome, read_request
 
-HMC_STEPS = 2000
-"""Denoising steps with Hamiltonian Monte Carlo, as in the paper."""
-
 HMC_STEPS_CPU = 200
-"""The same on a CPU, where the paper's number takes hours a structure."""
+"""Denoising steps with Hamiltonian Monte Carlo on a CPU, where what a GPU does takes hours a structure."""
 
 LOG_SECONDS = 60.0
 """Time between two lines on Hamiltonian Monte Carlo where there is no terminal to draw a bar on."""
@@ -62,17 +60,18 @@ def run_generate(
     loaded = load_model(path, device=where)
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, guide=other, **asked)
-    blank, refine = _blank(loaded, wish, **sizes), read_hmc(hmc)
+    blank, refine = _blank(loaded, wish, **sizes), read_hmc(hmc, loaded)
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    default = default_steps(where, hmc=hmc is not None)
+    default = default_steps(loaded, where, hmc=hmc is not None)
     request = {"model": digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
     request |= {"hmc": refine and to_dict(refine), "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy())}
     request |= {"asked": wish.facts(), "guide": digest(model_path(guide).read_bytes()) if guide else None}
     parts = None if trajectory else Parts(out, request)
-    if hmc is not None and steps is None and default < HMC_STEPS:
-        err.print(f"  [yellow]note:[/] {default} steps on a CPU; the paper's {HMC_STEPS} (`--steps`) relax further")
+    further = sampling_of(loaded).hmc_steps
+    if hmc is not None and steps is None and default < further:
+        err.print(f"  [yellow]note:[/] {default} steps on a CPU; {further}, as on a GPU (`--steps`), relax further")
     steps = steps or default
     err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
     started = time.monotonic()
@@ -132,13 +131,16 @@ def generate_shown(
         return generate(model, blank, n_steps=n_steps, hmc=hmc, device=device, compiled=compiled, **told, **options)
 
 
-def read_hmc(settings: Sequence[str] | None) -> HMCConfig | None:
-    """Hamiltonian Monte Carlo with settings such as "step=0.2"; None: without it.
+def sampling_of(model: Model) -> SamplingConfig:
+    """How a model is sampled by default: as its recipe says."""
+    return from_dict(SamplingConfig, model.provenance.get("recipe", {}).get("sampling", {}))
 
-    >>> read_hmc(["n_verlet=30", "acceptance=null"]).n_verlet
-    30
-    """
-    return None if settings is None else from_dict(HMCConfig, with_overrides({}, settings))
+
+def read_hmc(settings: Sequence[str] | None, model: Model) -> HMCConfig | None:
+    """Hamiltonian Monte Carlo as is best for the model but for settings such as "step=0.2"; None: without it."""
+    if settings is None:
+        return None
+    return from_dict(HMCConfig, with_overrides(to_dict(sampling_of(model).hmc), settings))
 
 
 def sampled_model(model: str, *, hmc: bool) -> Path:
@@ -149,9 +151,12 @@ def sampled_model(model: str, *, hmc: bool) -> Path:
     return model_path(chosen)
 
 
-def default_steps(device: torch.device, *, hmc: bool) -> int:
+def default_steps(model: Model, device: torch.device, *, hmc: bool) -> int:
     """Denoising steps where none are asked for."""
-    return 200 if not hmc else HMC_STEPS if device.type == "cuda" else HMC_STEPS_CPU
+    best = sampling_of(model)
+    if not hmc:
+        return best.steps
+    return best.hmc_steps if device.type == "cuda" else min(best.hmc_steps, HMC_STEPS_CPU)
 
 
 def _print_estimate(seconds: float) -> None:
@@ -178,7 +183,7 @@ def run_energies(
     where = pick_device(device)
     loaded, known = load_model(sampled_model(model, hmc=True), device=where), loaded_set(reference)
     known = known.select(range(min(n, len(known))))
-    refine, hmc_steps = read_hmc(hmc), steps or HMC_STEPS
+    refine, hmc_steps = read_hmc(hmc, loaded), steps or sampling_of(loaded).hmc_steps
     work = sum(evaluations(loaded, n_steps=200)) + (
         sum(evaluations(loaded, n_steps=hmc_steps, hmc=refine)) if refine else 0
     )

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import filled_size
+from amden.diffusion.hmc import HMCConfig
 from amden.diffusion.loss import LossWeights, TimeBand
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
@@ -92,6 +93,25 @@ class GhostConfig:
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """How the finished model is best sampled, where nobody says otherwise; it travels in the checkpoint."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    steps: int = 200
+    """Steps of standard denoising."""
+    hmc_steps: int = 2000
+    """Denoising steps with Hamiltonian Monte Carlo, on a GPU."""
+    hmc: HMCConfig = field(default_factory=HMCConfig)
+    """Hamiltonian Monte Carlo."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "hmc_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model from data: what `amden train` reads from YAML."""
 
@@ -111,6 +131,8 @@ class Recipe:
     """Ghost atoms; none by default."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The loop."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """What generation with the model takes by default."""
 
 
 def score_config(recipe: Recipe, structures: Structures) -> ScoreConfig:

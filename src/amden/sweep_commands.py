@@ -58,8 +58,8 @@ def run_sweep(
     blank = _blank(loaded, len(targets), n, atoms, box_density(wish, density))
     wish = replace(wish, targets={name: torch.tensor(targets, dtype=torch.float64).repeat_interleave(n)})
     wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
-    refine = read_hmc(hmc)
-    steps = steps or default_steps(where, hmc=hmc is not None)
+    refine = read_hmc(hmc, loaded)
+    steps = steps or default_steps(loaded, where, hmc=hmc is not None)
     request = {
         "model": digest(path.read_bytes()),
         "seed": seed,

@@ -7,7 +7,7 @@ import pytest
 from amden import generation, generation_commands
 from amden.cli import main
 from amden.io import read_structures
-from amden.model import denoiser_of, save_model
+from amden.model import denoiser_of, load_model, save_model
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path,
     out = tmp_path / "g.extxyz"
     main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])
     told = " ".join(capsys.readouterr().err.split())
-    assert "note: 8 steps on a CPU; the paper's 2000 (`--steps`) relax further" in told
+    assert "note: 8 steps on a CPU; 2000, as on a GPU (`--steps`), relax further" in told
     assert "Hamiltonian Monte Carlo: 84 evaluations of the network a structure" in told
     assert "s to go" in told
     assert "68 of 84 evaluations, acceptance" in told
@@ -66,3 +66,19 @@ def test_settings_are_taken_and_wrong_ones_refused(energy_checkpoint, tmp_path, 
     with pytest.raises(SystemExit):
         main([*arguments, "--overwrite", "--hmc-set", "t_max=1.4"])
     assert "`t_min` < `t_max` must lie in [0, 1], got 0.0 and 1.4" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_is_sampled_as_its_recipe_says(energy_checkpoint, tmp_path, capsys):
+    model = load_model(energy_checkpoint)
+    sampling = {"steps": 4, "hmc_steps": 7, "hmc": {"t_max": 0.3, "n_verlet": 2}}
+    save_model(energy_checkpoint, replace(model, provenance={**model.provenance, "recipe": {"sampling": sampling}}))
+    arguments = ["generate", str(energy_checkpoint), "--atoms", "8", "--device", "cpu", "--overwrite"]
+    arguments += ["--out", str(tmp_path / "g.extxyz")]
+    main(arguments)
+    assert "4 steps" in capsys.readouterr().err
+    main([*arguments, "--hmc"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "7 steps" in told
+    assert "14 evaluations" in told
+    main([*arguments, "--hmc-set", "t_max=0.5"])
+    assert "16 evaluations" in " ".join(capsys.readouterr().err.split())
