@@ -355,10 +355,11 @@ an atom and ps at 0.5 fs, by 24 at 1 fs (the cutoff functions of Tersoff's poten
 the same), the glass at 300 K by 0.1 at 1 fs.
 
 `meg` and `meg-short`: the publication does not say how a melt begins; here ions are put down at random, begin softly
-and melt at 2200 K. What `meg-short` leaves out was looked at in one cell of 256 atoms of 0.6 SiO2 0.4 Li2O: at 300 K the
-energy stays what it is within 2 meV an atom from the first to the last of 20 ps. From one melt, quenches at 20, 10 and
-5 K/ps end at -12.206, -12.216 and -12.209 eV an atom and 2.36, 2.37 and 2.35 g/cm³, that of `meg-short` at -12.217 and
-2.37: no order by rate, and the spread between cells is not known. How far the two protocols agree in the mean was not measured.
+and melt at 2200 K. What `meg-short` leaves out was looked at in one cell of 256 atoms of 0.6 SiO2 0.4 Li2O: at 300 K
+the energy stays what it is within 2 meV an atom from the first to the last of 20 ps. From one melt, quenches at 20, 10
+and 5 K/ps end at -12.206, -12.216 and -12.209 eV an atom and 2.36, 2.37 and 2.35 g/cm³, that of `meg-short` at -12.217
+and 2.37: no order by rate, and the spread between cells is not known. How far the two protocols agree in the mean was
+not measured.
 """
 
 
