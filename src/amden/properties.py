@@ -16,7 +16,7 @@ from torch import Tensor
 
 from amden import __version__
 from amden.analysis.composition import composition
-from amden.analysis.elastic import elastic_tensor, one_sided_moduli
+from amden.analysis.elastic import StressCallable, elastic_tensor, one_sided_moduli
 from amden.analysis.rings import rings
 from amden.elements import GHOST, atomic_number, symbol
 from amden.shard import load_provenance, load_shard, save_shard
@@ -93,7 +93,7 @@ def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
 
 def _moduli(structures: Structures, tools: Tools) -> Columns:
     at_rest = relax_structures(structures, tools.interaction, force_tolerance=LOOSE, device=tools.device)
-    stress = relaxed_stress(tools.interaction, force_tolerance=LOOSE, device=tools.device)
+    stress = _stress(at_rest.structures, tools, LOOSE)
     found = one_sided_moduli(at_rest.structures, stress=stress)
     known = at_rest.converged & found.converged
     return {
@@ -105,7 +105,7 @@ def _moduli(structures: Structures, tools: Tools) -> Columns:
 
 def _converged_moduli(structures: Structures, tools: Tools) -> Columns:
     at_rest = relax_structures(structures, tools.interaction, force_tolerance=TIGHT, device=tools.device)
-    stress = relaxed_stress(tools.interaction, force_tolerance=TIGHT, device=tools.device)
+    stress = _stress(at_rest.structures, tools, TIGHT)
     found = elastic_tensor(at_rest.structures, stress=stress)
     known = at_rest.converged & found.converged & found.positive_definite
     return {
@@ -113,6 +113,12 @@ def _converged_moduli(structures: Structures, tools: Tools) -> Columns:
         "youngs_modulus_vrh": _known(found.hill.young, known),
         "bulk_modulus_vrh": _known(found.hill.bulk, known),
     }
+
+
+def _stress(at_rest: Structures, tools: Tools, force_tolerance: float) -> StressCallable:
+    """Of atoms relaxed in strained cells."""
+    cells = at_rest.cell.numpy()
+    return relaxed_stress(tools.interaction, force_tolerance=force_tolerance, unstrained=cells, device=tools.device)
 
 
 def _known(values: Float[np.ndarray, " systems"], known: Bool[np.ndarray, " systems"]) -> Float[Tensor, " systems"]:

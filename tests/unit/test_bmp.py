@@ -12,12 +12,13 @@ from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.engine import Segment, run, thermal_state
 from amden.simulate.potentials import Potential, bmp_shrm, evaluate
 from amden.simulate.potentials.pair_sums import LongRanged, image_cutoff
-from amden.simulate.relaxation import relax
+from amden.simulate.relaxation import cpu, relax
 from amden.units import AMU_A2_PER_PS2, EV_PER_A3_IN_GPA
 
 GLASS = bmp_shrm()
 FRAMES = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", ":")
 MELT, QUARTZ = FRAMES
+COLD = read(Path(__file__).parents[1] / "data" / "glass_bmp.extxyz")
 SKEW = np.array([[1.0, 0.0, 0.0], [0.2, 0.95, 0.0], [-0.15, 0.2, 1.05]])
 MASS = MASSES[[atomic_number(symbol) for symbol in GLASS.symbols]]
 
@@ -169,15 +170,47 @@ def test_small_cells_are_refused():
         run(small, GLASS, Segment(1))
 
 
-def test_a_glass_comes_to_rest_though_its_energy_jumps():
+def at_rest(**arguments):
+    n_atoms, species = np.array([len(COLD)]), kinds(COLD).astype(int)
+    arguments = {"positions": COLD.positions, "cells": COLD.cell.array[None]} | arguments
+    return relax(GLASS, **arguments, n_atoms=n_atoms, species=species, device="cpu")
+
+
+@pytest.mark.parametrize("cell", ["fixed", "variable"])
+def test_a_glass_comes_to_rest_though_its_energy_jumps(cell):
     """Atoms that cross the cutoff of the three-body term, 3.3 Å, are no end of the way down."""
-    glass = read(Path(__file__).parents[1] / "data" / "glass_bmp.extxyz")
-    start, n_atoms, species = glass.cell.array[None], np.array([len(glass)]), kinds(glass).astype(int)
-    before = evaluate(GLASS, glass.positions, start, n_atoms, species=species).energy[0]
-    arguments = {"species": species, "cell": "fixed", "force_tolerance": 0.05, "max_steps": 200, "device": "cpu"}
-    found = relax(GLASS, glass.positions, start, n_atoms, **arguments)
+    found = at_rest(cell=cell, force_tolerance=1e-5, max_steps=1500)
     assert found.converged.all()
-    assert -0.06 < (found.energy[0] - before) / len(glass) < -0.02
+    species = kinds(COLD).astype(int)
+    before, after = energy(COLD.positions, COLD.cell.array, species), energy(found.positions, found.cell[0], species)
+    assert -0.06 < (after - before) / len(COLD) < -0.02
+    assert abs(found.energy[0] - after) / len(COLD) < 1e-3
+
+
+def test_launches_change_no_bit_though_terms_are_chosen_anew(monkeypatch):
+    whole = at_rest(force_tolerance=0.05)
+    monkeypatch.setattr(cpu, "_TURNS", 1)
+    for name, values in vars(at_rest(force_tolerance=0.05)).items():
+        np.testing.assert_array_equal(values, getattr(whole, name), err_msg=name)
+
+
+def test_terms_of_pairs_are_kept_under_strain():
+    """Stress is the derivative of the energy with the strain; pairs that come within a cutoff would add to it."""
+    h, cell = 2e-3, COLD.cell.array
+    held = {"force_tolerance": 1e3, "cell": "fixed", "unstrained": cell[None]}  # takes no step
+    energies = {}
+    for size in (-h, 0.0, h):
+        strain = np.diag([1.0 + size, 1.0, 1.0])
+        energies[size] = at_rest(positions=COLD.positions @ strain, cells=(cell @ strain)[None], **held)
+    slope = (energies[h].energy[0] - energies[-h].energy[0]) / (2.0 * h * abs(np.linalg.det(cell)))
+    assert energies[0.0].n_steps[0] == 0
+    assert energies[0.0].energy[0] == pytest.approx(energy(COLD.positions, cell, kinds(COLD)), rel=1e-12)
+    assert slope == pytest.approx(energies[0.0].stress[0, 0, 0], abs=2e-5)
+
+
+def test_cells_before_the_strain_are_one_a_system():
+    with pytest.raises(ValueError, match=r"`unstrained` must be 1 cells, got \[2, 3, 3\]"):
+        at_rest(unstrained=np.tile(COLD.cell.array, (2, 1, 1)))
 
 
 def test_relaxation_and_calculator():

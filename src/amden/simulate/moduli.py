@@ -33,9 +33,14 @@ def relaxed_stress(
     *,
     force_tolerance: float = 1e-5,
     max_steps: int = 5000,
+    unstrained: Float64[np.ndarray, "systems 3 3"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Relaxation]:
     """A callable that relaxes the atoms of a batch with a built-in potential until no force exceeds the tolerance.
+
+    With `unstrained`, the cells of the structures whose constants are sought, pairs of atoms keep under any strain the
+    terms that a `LongRanged` potential gives them without it (see `relax`), else its jumps are taken for stiffness. The
+    batch must hold all structures in their order, under one strain after the other, as `analysis.elastic` does.
 
     Errors of the callable: `ValueError` for an element that the potential does not know, and those of `relax`.
 
@@ -63,6 +68,7 @@ def relaxed_stress(
             cell="fixed",
             force_tolerance=force_tolerance,
             max_steps=max_steps,
+            unstrained=None if unstrained is None else np.tile(unstrained, (len(cells) // len(unstrained), 1, 1)),
             device=device,
         )
 

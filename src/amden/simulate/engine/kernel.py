@@ -125,6 +125,7 @@ def _tools(machine: Machine, vector: Any) -> Tools:
         inverse=machine.inverse,
         n_near=jit(lambda geometry, i: index(geometry.n_near[i])),
         neighbor=jit(neighbor),
+        span2=jit(lambda geometry, i, k, r2: r2),
         species=jit(lambda geometry, i: geometry.species[i]),
         no_virial=jit(lambda: zero),
         add_virial=jit(lambda total, x, y, z, gx, gy, gz: total + x * gx + y * gy + z * gz),

@@ -53,7 +53,7 @@ def listed_legs(tools: Tools) -> Legs:
 def leg_kernel(angles: Any, tools: Tools) -> Any:
     """The first phase: `list_legs(i, geometry, moments)` for `listed_legs`."""
     real, index, n_near, neighbor, species = tools.real, tools.index, tools.n_near, tools.neighbor, tools.species
-    none, one = index(0), index(1)
+    none, one, span2 = index(0), index(1), tools.span2
     reach2 = np.array(angles.cutoffs, real) ** 2
 
     def list_legs(i, geometry, moments):
@@ -61,7 +61,7 @@ def leg_kernel(angles: Any, tools: Tools) -> Any:
         k, end = none, n_near(geometry, i)
         while k < end:
             j, x, y, z = neighbor(geometry, i, k)
-            if x * x + y * y + z * z < reach2[own, species(geometry, j)]:
+            if span2(geometry, i, k, x * x + y * y + z * z) < reach2[own, species(geometry, j)]:
                 count = index(count + one)
                 moments[count, i] = real(k)
             k = index(k + one)
@@ -71,11 +71,11 @@ def leg_kernel(angles: Any, tools: Tools) -> Any:
 
 
 def angle_kernel(angles: Any, tools: Tools, legs: Legs) -> Any:
-    """`turn(i, other, x, y, z, geometry, moments)`: with the vector r from i to a leg of species `other`
+    """`turn(i, other, x, y, z, span2, geometry, moments)`: with the vector r from i to a leg of species `other`
 
     ∂E_i/∂r = Σ_k K e [-(θ - θ0)²/ρ u - 2 (θ - θ0)/sin θ (u_k - u cos θ)/r],    and Σ_k K e (θ - θ0)², twice its share.
 
-    All are zero where the species make no angle.
+    All are zero where the species make no angle, or where `span2` (`Tools.span2`) is beyond their cutoff.
     """
     real, index, rsqrt, exp, acos = tools.real, tools.index, tools.rsqrt, tools.exp, tools.acos
     n, species, neighbor = len(angles.symbols), tools.species, tools.neighbor
@@ -87,12 +87,12 @@ def angle_kernel(angles: Any, tools: Tools, legs: Legs) -> Any:
     bent = strengths.reshape(n, n, n).any(axis=2)  # whether a leg is part of an angle at this centre
     reach2 = np.where(bent, np.array(angles.cutoffs, real) ** 2, zero)
 
-    def turn(i, other, x, y, z, geometry, moments):
+    def turn(i, other, x, y, z, span2, geometry, moments):
         gx = gy = gz = energy = zero
         own = species(geometry, i)
-        r2 = x * x + y * y + z * z
-        if r2 >= reach2[own, other]:
+        if span2 >= reach2[own, other]:
             return gx, gy, gz, energy
+        r2 = x * x + y * y + z * z
         over_r = rsqrt(r2)
         ux, uy, uz = x * over_r, y * over_r, z * over_r
         m, end = none, count(i, geometry, moments)
@@ -122,7 +122,7 @@ def angle_kernel(angles: Any, tools: Tools, legs: Legs) -> Any:
 def angle_forces(angles: Any, tools: Tools) -> Any:
     """The second phase of the three-body term alone, where all neighbours are legs."""
     real, index, n_near, neighbor, species = tools.real, tools.index, tools.n_near, tools.neighbor, tools.species
-    no_virial, add_virial = tools.no_virial, tools.add_virial
+    no_virial, add_virial, span2 = tools.no_virial, tools.add_virial, tools.span2
     turn, none, one_more = angle_kernel(angles, tools, all_neighbors(tools)), index(0), index(1)
     zero, half = real(0), real(0.5)
 
@@ -133,9 +133,10 @@ def angle_forces(angles: Any, tools: Tools) -> Any:
         k, end = none, n_near(geometry, i)
         while k < end:
             j, x, y, z = neighbor(geometry, i, k)
+            held2 = span2(geometry, i, k, x * x + y * y + z * z)
             k = index(k + one_more)
-            gx, gy, gz, share = turn(i, species(geometry, j), x, y, z, geometry, moments)
-            hx, hy, hz, _ = turn(index(j), own, -x, -y, -z, geometry, moments)
+            gx, gy, gz, share = turn(i, species(geometry, j), x, y, z, held2, geometry, moments)
+            hx, hy, hz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
             gx, gy, gz = gx - hx, gy - hy, gz - hz
             fx += gx
             fy += gy
@@ -150,7 +151,7 @@ def angle_forces(angles: Any, tools: Tools) -> Any:
 def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
     """The second phase of the whole potential, where neighbours are all those within the longest cutoff."""
     real, index, rsqrt, n_near, neighbor = tools.real, tools.index, tools.rsqrt, tools.n_near, tools.neighbor
-    species, no_virial, add_virial = tools.species, tools.no_virial, tools.add_virial
+    species, span2, no_virial, add_virial = tools.species, tools.span2, tools.no_virial, tools.add_virial
     (push, value), contact = coulomb_kernels(sums, tools), contact_kernel(tools)
     turn, none, one_more = angle_kernel(angles, tools, listed_legs(tools)), index(0), index(1)
     zero, half, near2 = real(0), real(0.5), real(sums.contact_cutoff**2)
@@ -165,22 +166,23 @@ def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
         k, end = none, n_near(geometry, i)
         while k < end:
             j, x, y, z = neighbor(geometry, i, k)
-            k = index(k + one_more)
             other = species(geometry, j)
             r2 = x * x + y * y + z * z
+            held2 = span2(geometry, i, k, r2)
+            k = index(k + one_more)
             over_r = rsqrt(r2)
             charge = coulomb * charges[own] * charges[other]
             slope = -charge * push(r2, over_r)
             energy += half * charge * value(r2, over_r)
-            if r2 < near2:
+            if held2 < near2:
                 pair = index(index(own) * n_species + index(other))
                 c, press = contact(table[0, pair], table[1, pair], table[2, pair], table[3, pair], r2, over_r)
                 slope -= press
                 energy += half * c
             gx, gy, gz = slope * x, slope * y, slope * z
-            if r2 < leg2:
-                ax, ay, az, share = turn(i, other, x, y, z, geometry, moments)
-                bx, by, bz, _ = turn(index(j), own, -x, -y, -z, geometry, moments)
+            if held2 < leg2:
+                ax, ay, az, share = turn(i, other, x, y, z, held2, geometry, moments)
+                bx, by, bz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
                 gx, gy, gz = gx + ax - bx, gy + ay - by, gz + az - bz
                 energy += half * share
             fx += gx

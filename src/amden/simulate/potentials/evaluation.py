@@ -136,6 +136,7 @@ def _float64_tools() -> Tools:
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: np.uint64(geometry[0][i + 1] - geometry[0][i])),
         neighbor=jit(_neighbor),
+        span2=jit(lambda geometry, i, k, r2: r2),
         species=jit(lambda geometry, i: geometry[3][i]),
         no_virial=jit(lambda: (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
         add_virial=jit(_add_virial),

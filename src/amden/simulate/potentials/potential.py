@@ -39,6 +39,9 @@ class Tools:
     """`n_near(geometry, i)`: number of neighbours of atom i within the cutoff."""
     neighbor: Any
     """`neighbor(geometry, i, k)`: index j of the k-th neighbour and the vector x, y, z in Å from i to it."""
+    span2: Any
+    """`span2(geometry, i, k, r2)`: the square of a distance, in Å², that cutoffs within a potential are compared with:
+    `r2`, that of the k-th neighbour of atom i, unless the terms of a pair are held while atoms move."""
     species: Any
     """`species(geometry, i)`: species number of atom i."""
     no_virial: Any

@@ -8,7 +8,7 @@ from jaxtyping import Float64, Int64
 
 @dataclass(frozen=True)
 class Batch:
-    """A flat batch. The machines write into `positions`, `stretch` and `state`."""
+    """A flat batch. The machines write into `positions`, `relaxed_cells` and `state`."""
 
     positions: Float64[np.ndarray, "atoms 3"]
     """Å; before the stretch until the system is done, after it then."""
@@ -18,6 +18,10 @@ class Batch:
     """Lattice vectors as rows, at the start."""
     relaxed_cells: Float64[np.ndarray, "systems 3 3"]
     """At the last step."""
+    chosen: Float64[np.ndarray, "atoms 3"]
+    """Positions at which the terms of pairs are chosen at first (`terms`)."""
+    chosen_cells: Float64[np.ndarray, "systems 3 3"]
+    """Cells of these."""
     n_atoms: Int64[np.ndarray, " systems"]
     """Atoms in each system."""
     offsets: Int64[np.ndarray, " systems"]
@@ -26,3 +30,7 @@ class Batch:
     """See `workspace`."""
     plan: Float64[np.ndarray, " settings"]
     """See `workspace`."""
+
+    def own(self, s: int) -> slice:
+        """The atoms of system s."""
+        return slice(int(self.offsets[s]), int(self.offsets[s] + self.n_atoms[s]))

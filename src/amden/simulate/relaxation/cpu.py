@@ -42,13 +42,15 @@ def _compiled(potential: Potential) -> Any:
     return compiled()(system)
 
 
-def _workspace(n_atoms: int, species: np.ndarray, potential: Potential, room: int) -> tuple[w.Path, w.Surface]:
+def _workspace(batch: Batch, s: int, potential: Potential, room: int) -> tuple[w.Path, w.Surface]:
     """Lists as [atom, neighbour] in memory, seen as [neighbour, atom]."""
+    n_atoms, own = int(batch.n_atoms[s]), batch.own(s)
     arrays = {
         name: np.empty(shape, kind) if name in w.HISTORY else np.empty(shape[::-1], kind).T
         for name, (shape, kind) in w.layout(n_atoms, potential, room=room).items()
     }
-    arrays |= {"species": species, "frames": np.empty((w.N_FRAMES, 3, 3))}
+    arrays |= {"chosen": batch.chosen[own].copy(), "chosen_cell": batch.chosen_cells[s].copy()}
+    arrays |= {"species": batch.species[own], "frames": np.empty((w.N_FRAMES, 3, 3))}
     arrays |= {"partial": np.empty((w.MOST_SUMS, 1)), "total": np.empty(w.MOST_SUMS), "sum": np.empty(1)}
     path = w.Path(**{name: arrays[name] for name in w.Path._fields})
     return path, w.Surface(**{name: arrays[name] for name in w.Surface._fields})
@@ -61,9 +63,8 @@ def advance(
     kernel, stop = _compiled(potential), Event()
 
     def system(s: int) -> int:
-        own = slice(int(batch.offsets[s]), int(batch.offsets[s] + batch.n_atoms[s]))
-        path, work = _workspace(int(batch.n_atoms[s]), batch.species[own], potential, room)
-        state = batch.state[s]
+        own, state = batch.own(s), batch.state[s]
+        path, work = _workspace(batch, s, potential, room)
         while state[w.STATUS] in (w.FRESH, w.RUNNING) and not stop.is_set():
             kernel(_TURNS, batch.plan, batch.cells[s], batch.positions[own], batch.relaxed_cells[s], state, path, work)
         return int(state[w.STATUS] != w.NO_ROOM)

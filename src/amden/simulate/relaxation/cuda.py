@@ -22,7 +22,9 @@ _MEMORY = 2 * 2**30
 _FEWEST_THREADS, _MOST_THREADS = 32, 256
 """Of a block; one an atom if there are enough."""
 
-_SHARED = ("cells", "positions", "relaxed_cells", "species", "n_atoms", "offsets", "state")
+_SHARED = (
+    "cells", "positions", "relaxed_cells", "chosen", "chosen_cells", "species", "n_atoms", "offsets", "state",
+)  # fmt: skip
 _LARGE = (
     "q", "gradient", "base", "base_gradient", "direction", "origin", "moves", "bends", "curvature",
     "place", "moments", "vector", "listed", "near", "counts",

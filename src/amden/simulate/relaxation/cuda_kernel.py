@@ -46,7 +46,7 @@ def _kernel(potential: Potential, n_threads: int) -> Any:
     n_sums, n_frames = w.MOST_SUMS, w.N_FRAMES
 
     def launch(
-        pairs, n_turns, plan, cells, positions, relaxed_cells, species, n_atoms, offsets, state,
+        pairs, n_turns, plan, cells, positions, relaxed_cells, chosen, chosen_cells, species, n_atoms, offsets, state,
         q, gradient, base, base_gradient, direction, origin, moves, bends, curvature,
         place, moments, vector, listed, near, counts,
     ):  # fmt: skip
@@ -63,7 +63,7 @@ def _kernel(potential: Potential, n_threads: int) -> Any:
         )  # fmt: skip
         work = w.Surface(
             origin[slot, :size], place[slot], moments[slot], listed[slot], near[slot], vector[slot], counts[slot],
-            species[first : first + n], frames, partial, total,
+            species[first : first + n], chosen[first : first + n], chosen_cells[system], frames, partial, total,
         )  # fmt: skip
         descend(
             cuda.threadIdx.x, n_threads, n, n_turns, plan, cells[system],

@@ -5,15 +5,11 @@ and `path`, so a descent may be cut into launches after any turn and is the same
 """
 
 import math
-from typing import Any, Final
+from typing import Any
 
-from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential
-from amden.simulate.relaxation import lbfgs, surface
+from amden.simulate.relaxation import lbfgs, surface, terms
 from amden.simulate.relaxation import workspace as w
-
-_ROUGHNESS: Final = 0.5
-"""eV; of BMP-shrm, whose three-body term is cut off at 3.3 Å, where it is worth some tenths of an eV."""
 
 
 def _evaluator(machine: w.Machine, potential: Potential, place: Any) -> Any:
@@ -67,9 +63,9 @@ def _give_up(state):
     state[w.N_STORED], state[w.SCALE] = 0.0, w.SOFTNESS
 
 
-def _turner(machine: w.Machine, *, roughness: float) -> Any:
+def _turner(machine: w.Machine) -> Any:
     """`turn(thread, n_threads, n, enthalpy, plan, state, path, total)`: what follows an evaluation."""
-    dot, judge, record = lbfgs.dotter(machine), lbfgs.line_search(machine, roughness=roughness), _recorder(machine)
+    dot, judge, record = lbfgs.dotter(machine), lbfgs.line_search(machine), _recorder(machine)
     aim, step = lbfgs.aimer(machine, dot), lbfgs.stepper(machine, dot)
     give_up, sync = machine.jit(_give_up), machine.sync
 
@@ -141,7 +137,7 @@ def descent(machine: w.Machine, potential: Potential) -> Any:
     """
     place = surface.placer(machine, potential)
     evaluate, finish = _evaluator(machine, potential, place), _finisher(machine, place)
-    turn = _turner(machine, roughness=_ROUGHNESS if isinstance(potential, LongRanged) else 0.0)
+    turn, choose = _turner(machine), terms.chooser(machine, potential, finish)
     start, sync = _starter(machine), machine.sync
 
     def descend(thread, n_threads, n, n_turns, plan, cell0, positions, cell, state, path, work):
@@ -150,6 +146,7 @@ def descent(machine: w.Machine, potential: Potential) -> Any:
             enthalpy, fits = evaluate(thread, n_threads, n, plan, cell0, path, work)
             if fits:
                 turn(thread, n_threads, n, enthalpy, plan, state, path, work.total)
+                choose(thread, n_threads, n, plan, cell0, state, path, work)
             elif thread == 0:
                 state[w.STATUS] = w.NO_ROOM
             sync()

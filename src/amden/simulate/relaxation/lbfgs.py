@@ -2,7 +2,7 @@
 
 Nocedal, Wright, Numerical Optimization (2006), algorithm 7.4. A step satisfies the weak Wolfe conditions, so the
 enthalpy falls with every step; where its change drowns in rounding, the slope alone decides (Hager, Zhang, SIAM J.
-Optim. 16, 170 (2005), eq. 4.1). So it does where the enthalpy of a potential jumps, at its cutoffs.
+Optim. 16, 170 (2005), eq. 4.1).
 """
 
 import math
@@ -26,11 +26,10 @@ _LEAST_BEND = 1e-12
 """Å²/eV; a change of gradient that stands for a stiffness above its inverse, or a negative one, is not remembered."""
 
 
-def line_search(machine: w.Machine, *, roughness: float) -> Any:
+def line_search(machine: w.Machine) -> Any:
     """`judge(value, slope, state)`: 1 to end the line search here, 0 for another length, -1 to give it up.
 
-    Changes of the enthalpy up to `roughness` (eV) tell nothing: where pairs of atoms come within a cutoff at which
-    their energy is not zero, it jumps.
+    A length of 0 is no trial: the start, looked at once more.
     """
 
     def again(shorter, value, slope, state):
@@ -48,13 +47,13 @@ def line_search(machine: w.Machine, *, roughness: float) -> Any:
     again = machine.jit(again)
 
     def judge(value, slope, state):
-        if state[w.STATUS] == w.FRESH:
+        if state[w.STATUS] == w.FRESH or state[w.TRIAL] == 0.0:
             return 1 if math.isfinite(value) and not math.isnan(slope) else -1
         if not state[w.SLOPE] < 0.0:
             return -1
         first, change = state[w.SLOPE], value - state[w.ENTHALPY]
         falls = change <= _FALL * state[w.TRIAL] * first and not math.isnan(slope)
-        rounded = abs(change) <= max(_NOISE * abs(value), roughness) and abs(slope) <= (1.0 - 2.0 * _FALL) * abs(first)
+        rounded = abs(change) <= _NOISE * abs(value) and abs(slope) <= (1.0 - 2.0 * _FALL) * abs(first)
         shorter = not (falls or rounded)
         if not shorter and (slope >= _FLAT * first or state[w.TRIAL] >= state[w.LONGEST]):
             return 1

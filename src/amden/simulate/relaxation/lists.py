@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from amden.simulate.potentials.potential import Potential
+from amden.simulate.relaxation import terms
 from amden.simulate.relaxation import workspace as w
 
 SKIN = 0.5
@@ -91,7 +92,7 @@ def lister(jit: Callable[[Callable], Any], potential: Potential) -> Any:
 
 def selector(jit: Callable[[Callable], Any], potential: Potential) -> Any:
     """`select(i, work)`: those of the list within the cutoff."""
-    integer, square = np.int32, _squares(jit, potential, skin=0.0)
+    integer, square, note = np.int32, _squares(jit, potential, skin=0.0), terms.noter(jit, potential)
 
     def select(i, work):
         place, cell = work.place, work.frames[w.CELL]
@@ -106,6 +107,7 @@ def selector(jit: Callable[[Callable], Any], potential: Potential) -> Any:
             if x * x + y * y + z * z < square(work.species, i, j):
                 work.near[count, i] = j
                 work.vector[0, count, i], work.vector[1, count, i], work.vector[2, count, i] = x, y, z
+                note(i, j, a, b, c, count, work)
                 count += 1
         work.counts[1, i] = integer(count)
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int, Int64
 
 from amden.simulate.potentials import Potential
 from amden.simulate.potentials.pair_sums import LongRanged
+from amden.simulate.relaxation import terms
 from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.batch import Batch
 from amden.units import EV_PER_A3_IN_GPA
@@ -53,6 +54,7 @@ def relax(
     force_tolerance: float = 0.005,
     stress_tolerance: float = 0.01,
     max_steps: int = 5000,
+    unstrained: Float64[np.ndarray, "systems 3 3"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Relaxation:
@@ -60,9 +62,13 @@ def relax(
 
     A system has converged when no force exceeds `force_tolerance` (eV/Å) and, if the cell is variable, no component of
     σ + P `stress_tolerance` (GPa). Each stops on its own, after at most `max_steps` steps. L-BFGS in float64, with a
-    line search: the enthalpy falls with every step, but where a `LongRanged` potential jumps at its cutoffs. `species`
-    are numbers into `potential.symbols`, all 0 when left out; `progress` is told how many systems are done; `auto` is
-    CUDA where there is a GPU and `numba-cuda`.
+    line search: the enthalpy falls with every step. `species` are numbers into `potential.symbols`, all 0 when left
+    out; `progress` is told how many systems are done; `auto` is CUDA where there is a GPU and `numba-cuda`.
+
+    The energy of a `LongRanged` potential jumps where a pair of atoms crosses a cutoff within it, so each pair keeps
+    the terms that it has at the start; at a minimum they are chosen anew and the relaxation goes on, up to three times.
+    Energy, forces and convergence are those of the last choice. With `unstrained`, the cells from which those of the
+    start were strained, the terms are those before the strain, and are kept.
 
     A system depends on nothing else in its batch. One without a finite energy at the start has not converged, and is
     returned as it was.
@@ -80,12 +86,20 @@ def relax(
     species = np.zeros(len(positions), np.int64) if species is None else species.astype(np.int64)
     _check_systems(potential, positions, cells, n_atoms, species)
     plan = _plan(cell, pressure, force_tolerance, stress_tolerance, max_steps)
+    plan[w.MOST_CHOICES] = terms.MOST_CHOICES if unstrained is None else 0
     n_atoms = n_atoms.astype(np.int64)
     offsets = np.cumsum(n_atoms) - n_atoms
     images = np.floor(_moved(positions, np.linalg.inv(cells), n_atoms))
     inside = positions - _moved(images, cells, n_atoms)
+    chosen, chosen_cells = inside.copy(), cells.copy()
+    if unstrained is not None:
+        if unstrained.shape != cells.shape:
+            raise ValueError(f"`unstrained` must be {len(cells)} cells, got {list(unstrained.shape)}")
+        chosen, chosen_cells = _moved(inside, np.linalg.inv(cells) @ unstrained, n_atoms), unstrained.copy()
     state = np.tile(w.fresh_state(), (len(cells), 1))
-    batch = Batch(inside, species, np.ascontiguousarray(cells), cells.copy(), n_atoms, offsets, state, plan)
+    batch = Batch(
+        inside, species, np.ascontiguousarray(cells), cells.copy(), chosen, chosen_cells, n_atoms, offsets, state, plan
+    )
     _run(batch, potential, device, progress)
     return _result(batch, images)
 

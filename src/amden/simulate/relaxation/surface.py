@@ -171,6 +171,7 @@ def _tools(machine: w.Machine) -> Tools:
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: index(geometry.counts[1, i])),
         neighbor=jit(neighbor),
+        span2=jit(lambda geometry, i, k, r2: geometry.vector[3, k, i]),
         species=jit(lambda geometry, i: geometry.species[i]),
         no_virial=jit(lambda: (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
         add_virial=jit(add_virial),

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential
 
 MEMORY: Final = 20
@@ -22,14 +23,16 @@ STATUS, N_STEPS, ENERGY, XX, YY, ZZ, YZ, XZ, XY, FORCE2, MAX_STRESS, ENTHALPY = 
 """A system in numbers, `state[...]`: where it is; there its energy (eV), virial (eV), square of the largest force."""
 SLOPE, TRIAL, LOW, HIGH, LONGEST, N_TRIALS, SCALE, N_STORED, NEWEST, VERDICT = range(12, 22)
 """The line search under way: slope at its start, length under trial, bounds; the memory of L-BFGS."""
-N_STATE: Final = 22
+N_CHOICES, CHOSEN_AT = range(22, 24)
+"""How often the terms of pairs were chosen anew, and after how many steps the last time (`terms`)."""
+N_STATE: Final = 24
 
 FRESH, RUNNING, CONVERGED, OUT_OF_STEPS, STUCK, BAD_START, NO_ROOM = range(7)
 """Values of `state[STATUS]`."""
 
-PRESSURE, FORCE_TOLERANCE, STRESS_TOLERANCE, MAX_STEPS, FREE_CELL = range(5)
+PRESSURE, FORCE_TOLERANCE, STRESS_TOLERANCE, MAX_STEPS, FREE_CELL, MOST_CHOICES = range(6)
 """What all systems share, `plan[...]`, in eV and Å."""
-N_PLAN: Final = 5
+N_PLAN: Final = 6
 
 
 HISTORY: Final = ("moves", "bends", "curvature")
@@ -89,11 +92,15 @@ class Surface(NamedTuple):
     near: Any
     """[neighbour, atom], atoms within the cutoff."""
     vector: Any
-    """[3, neighbour, atom], vectors to them."""
+    """[3, neighbour, atom], vectors to them; of a `LongRanged` potential a fourth row, `Tools.span2` (`terms`)."""
     counts: Any
     """[2, atom], how many are listed, how many near."""
     species: Any
     """[atom], species numbers."""
+    chosen: Any
+    """[atom, 3], positions at which the terms of pairs were chosen, and"""
+    chosen_cell: Any
+    """[3, 3], the cell."""
     frames: Any
     """[4, 3, 3]: F, the cell cell₀ F, its inverse, and F⁻¹ of the list."""
     partial: Any
@@ -120,6 +127,7 @@ def fresh_state() -> np.ndarray:
     """The numbers of a system before its first evaluation."""
     state = np.full(N_STATE, np.nan)
     state[STATUS], state[N_STEPS], state[N_STORED], state[NEWEST], state[SCALE] = FRESH, -1.0, 0.0, -1.0, SOFTNESS
+    state[N_CHOICES], state[CHOSEN_AT] = 0.0, 0.0
     return state
 
 
@@ -129,7 +137,8 @@ def layout(n_atoms: int, potential: Potential, *, room: int) -> dict[str, tuple[
     shapes = dict.fromkeys(("q", "gradient", "base", "base_gradient", "direction", "origin"), (size,))
     shapes |= {"moves": (MEMORY, size), "bends": (MEMORY, size), "curvature": (2, MEMORY)}
     moments = potential.n_moments + potential.n_neighbor_moments * room
-    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms), "vector": (3, room, n_atoms)}
+    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms)}
+    shapes |= {"vector": (4 if isinstance(potential, LongRanged) else 3, room, n_atoms)}
     integers = {"listed": (2, room + 1, n_atoms), "near": (room, n_atoms), "counts": (2, n_atoms)}
     found = {name: (shape, np.float64) for name, shape in shapes.items()}
     return found | {name: (shape, np.int32) for name, shape in integers.items()}

@@ -1,0 +1,65 @@
+"""Which terms a pair of atoms has while a system relaxes, held so that the energy has no steps.
+
+BMP-shrm cuts terms off where they are not zero: at 3.3 Å, where an angle is worth some tenths of an eV, and at 7 Å. On
+the way down from a glass atoms cross these distances, and no minimum is found where the energy jumps. So the cutoffs
+within a `LongRanged` potential are compared with distances in a geometry that is held: that of the start, and once at a
+minimum that of the minimum, from where it goes on. Images are those of the coordinates, which are never wrapped, so
+nothing needs to be remembered but that geometry.
+
+Atoms near a cutoff may be driven out with a term and back without it: in a glass of 255 atoms twelve choices do not
+come to an end, while its energy changes by less than 1 meV an atom. Hence the few.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from amden.simulate.potentials.pair_sums import LongRanged
+from amden.simulate.potentials.potential import Potential
+from amden.simulate.relaxation import workspace as w
+
+MOST_CHOICES: Final = 3
+"""Times that terms are chosen anew at a minimum."""
+
+
+def noter(jit: Callable[[Callable], Any], potential: Potential) -> Any:
+    """`note(i, j, a, b, c, k, work)`: `Tools.span2` of neighbour k of atom i, atom j in cell a, b, c."""
+
+    def note(i, j, a, b, c, k, work):
+        held, cell, square = work.chosen, work.chosen_cell, 0.0
+        for d in range(3):
+            x = held[j, d] - held[i, d] + a * cell[0, d] + b * cell[1, d] + c * cell[2, d]
+            square += x * x
+        work.vector[3, k, i] = square
+
+    return jit(note if isinstance(potential, LongRanged) else _note_nothing)
+
+
+def _note_nothing(i, j, a, b, c, k, work):
+    pass
+
+
+def chooser(machine: w.Machine, potential: Potential, finish: Any) -> Any:
+    """`choose(thread, n_threads, n, plan, cell0, state, path, work)`: anew at a minimum, and goes on from there.
+
+    Not where the terms were chosen there, so where no step was made since, nor too often.
+    """
+    sync = machine.sync
+
+    def choose(thread, n_threads, n, plan, cell0, state, path, work):
+        moved = state[w.N_STEPS] > state[w.CHOSEN_AT]
+        if state[w.STATUS] == w.CONVERGED and moved and state[w.N_CHOICES] < plan[w.MOST_CHOICES]:
+            finish(thread, n_threads, n, cell0, work.chosen, work.chosen_cell, path, work)
+            if thread == 0:
+                state[w.STATUS], state[w.CHOSEN_AT] = w.RUNNING, state[w.N_STEPS]
+                state[w.N_CHOICES] += 1.0
+                state[w.N_STEPS] -= 1.0
+                state[w.TRIAL] = 0.0
+            for k in range(thread, len(path.q), n_threads):
+                path.q[k] = path.base[k]
+            sync()
+
+    return machine.jit(choose if isinstance(potential, LongRanged) else _choose_nothing)
+
+
+def _choose_nothing(thread, n_threads, n, plan, cell0, state, path, work):
+    pass
