@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.io import read
 
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import relax
@@ -23,6 +25,22 @@ found = relax(StillingerWeber(), **given, device="cuda", max_steps=6, progress=t
 np.savez(sys.argv[1], told=told, **vars(found))
 """
 
+SHORT_BMP = """
+from dataclasses import replace
+from amden.simulate.potentials import bmp_shrm
+glass = bmp_shrm()
+short = replace(glass, pair_sums=replace(glass.pair_sums, cutoff=5.0, contact_cutoff=3.5))
+"""
+CHOICE = """
+import sys
+import numpy as np
+from amden.simulate.relaxation import cuda, relax
+
+cuda._TURNS = 3
+found = relax(short, **np.load(sys.argv[1]), force_tolerance=2.0, stress_tolerance=10.0, device="cuda")
+np.savez(sys.argv[1], **vars(found))
+"""
+
 
 @pytest.fixture
 def systems():
@@ -37,20 +55,45 @@ def systems():
     }
 
 
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, tmp_path):
-    pytest.importorskip("numba_cuda")
-    path = tmp_path / "systems.npz"
+def simulate(script, systems, folder):
+    path = folder / "systems.npz"
     np.savez(path, **systems)
     done = subprocess.run(
-        [sys.executable, "-c", SIMULATION, path],
+        [sys.executable, "-c", script, path],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    simulated, compiled = np.load(path), relax(StillingerWeber(), **systems, max_steps=6, device="cpu")
+    return np.load(path)
+
+
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, tmp_path):
+    pytest.importorskip("numba_cuda")
+    simulated, compiled = (
+        simulate(SIMULATION, systems, tmp_path),
+        relax(StillingerWeber(), **systems, max_steps=6, device="cpu"),
+    )
     assert simulated["told"].tolist() == [1, 2, 3]
     assert compiled.n_steps.max() == 6
+    for name, values in vars(compiled).items():
+        np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(tmp_path):
+    """Shaken quartz, with short cutoffs for the simulator's sake; the minimum after 4 steps has other terms."""
+    pytest.importorskip("numba_cuda")
+    quartz, built = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", 1), {}
+    exec(SHORT_BMP, built)
+    system = {
+        "positions": quartz.positions + np.random.default_rng(0).normal(size=(9, 3), scale=0.15),
+        "cells": quartz.cell.array[None],
+        "n_atoms": np.array([9]),
+        "species": np.array([built["short"].symbols.index(name) for name in quartz.get_chemical_symbols()]),
+    }
+    simulated = simulate(SHORT_BMP + CHOICE, system, tmp_path)
+    compiled = relax(built["short"], **system, force_tolerance=2.0, stress_tolerance=10.0, device="cpu")
+    assert compiled.converged.all()
     for name, values in vars(compiled).items():
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
