@@ -370,7 +370,7 @@ def with_glasses(
 
     Errors: `ValueError` for a protocol of one composition, and whatever `Protocol` refuses.
 
-    >>> glass = with_glasses(find_protocol("meg"), compositions=[{"Li": 2, "Si": 1, "O": 3}], n_atoms=600)
+    >>> glass = with_glasses(find_protocol("meg"), compositions=[{"Li": 2.0, "Si": 1.0, "O": 3.0}], n_atoms=600)
     >>> glass.counts(0), glass.counts(1) == glass.counts(0)
     ({'Li': 200, 'Si': 100, 'O': 300}, True)
     """

@@ -54,7 +54,7 @@ def relax(
     force_tolerance: float = 0.005,
     stress_tolerance: float = 0.01,
     max_steps: int = 5000,
-    unstrained: Float64[np.ndarray, "systems 3 3"] | None = None,
+    unstrained: Float64[np.ndarray, "rest 3 3"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> Relaxation:
