@@ -137,11 +137,12 @@ class Run:
         self._bare = denoiser_of(score_config(recipe, split.training), recipe.diffusion)
         if compiled:
             self._bare.egnn.fuse(fabric.device)
-            self._bare.network.compile(dynamic=False)
+            self._bare.network.compile(dynamic=False, **self._launching())
         fused = fabric.device.type == "cuda"
         adam = torch.optim.Adam(self._bare.network.parameters(), lr=self.config.learning_rate, fused=fused)
         self._network, self._optimizer = fabric.setup(self._bare.network, adam)
         self._denoiser = self._bare.with_network(self._network)
+        self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
         self._data = split.training
         size = min(self._share(self.config.batch_size), len(split.training))
@@ -195,6 +196,13 @@ class Run:
             if not self.broken:
                 self.save()
 
+    def _launching(self) -> dict[str, str]:
+        """How the kernels of a compiled network are launched: as one CUDA graph where launches, one by one from Python,
+        take longer than the kernels. An energy model has its GPU busy without; several processes keep to what is tried.
+        """
+        alone = self.fabric.device.type == "cuda" and self.fabric.world_size == 1
+        return {"mode": "reduce-overhead"} if alone and not self.recipe.energy else {}
+
     def _require_finite(self, loss: float) -> None:
         if not isfinite(loss):
             self.broken = True
@@ -227,9 +235,7 @@ class Run:
         self._optimizer.step()
         self.step += 1
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
-        weights = self._bare.state_dict()
-        current = [weights[name] for name in self._average]
-        torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(list(self._average.values()), self._weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         return losses, t
 
     def _losses(
@@ -298,6 +304,7 @@ class Run:
         scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
         self._bare.load_state_dict({**given, **scales})
         self.provenance["start"] = {k: model.provenance[k] for k in ("name", "steps", "start") if k in model.provenance}
+        self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
 
     def model(self) -> Model:
