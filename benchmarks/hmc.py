@@ -1,9 +1,10 @@
-"""What settings of Hamiltonian Monte Carlo are worth: `python benchmarks/hmc.py MODEL REFERENCE SETTING [SETTING …]`.
+"""What relaxing while denoising is worth: `python benchmarks/hmc.py MODEL REFERENCE SETTING [SETTING …]`.
 
-A setting is `steps=500,n_verlet=15,t_max=0.5,…`: denoising steps, and fields of `HMCConfig`; `steps=200,hmc=0` is
-standard denoising. For each, structures in the reference's cells are generated and relaxed with their cells; the table
-has what that cost and how much of the gap between standard denoising (always the first line) and the reference it
-closes. With `--out FOLDER` the structures are kept, a setting that is there is not run again, and one that was cut goes
+A setting is `steps=500,n_verlet=15,t_max=0.5,…`: denoising steps, and fields of `HMCConfig`; with `langevin=1` those of
+`LangevinConfig`, as in `steps=500,langevin=1,n_steps=45`; `steps=200,hmc=0` is standard denoising, always the first
+line. For each, structures in the reference's cells are generated and relaxed with their cells; the table has what that
+cost and how much of the gap between standard denoising and the reference it closes.
+With `--out FOLDER` the structures are kept, a setting that is there is not run again, and one that was cut goes
 on (its seconds are then those of the last part). On an H200 64 cells of 256 atoms take minutes a setting.
 """
 
@@ -24,11 +25,13 @@ from amden.commands import pick_device
 from amden.config import from_dict
 from amden.dataset import load_dataset
 from amden.diffusion.hmc import HMCConfig, HMCRecord
-from amden.generation import evaluations, generate
+from amden.diffusion.langevin import LangevinConfig
+from amden.generation import generate
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.pretrained import model_path
 from amden.properties import at_rest
+from amden.refinement import Refine, evaluations
 from amden.shard import load_shard, save_shard
 from amden.structure import Structures
 
@@ -39,7 +42,7 @@ class Setting:
 
     text: str
     steps: int
-    hmc: HMCConfig | None
+    refine: Refine | None
 
     @staticmethod
     def of(text: str) -> "Setting":
@@ -49,7 +52,8 @@ class Setting:
             name, _, value = part.partition("=")
             fields[name] = float(value) if "." in value else int(value)
         steps, wanted = int(fields.pop("steps")), bool(fields.pop("hmc", 1))
-        return Setting(text, steps, from_dict(HMCConfig, fields) if wanted else None)
+        kind = LangevinConfig if fields.pop("langevin", 0) else HMCConfig
+        return Setting(text, steps, from_dict(kind, fields) if wanted else None)
 
 
 def made(
@@ -68,7 +72,7 @@ def made(
         like_blank(model, reference),
         seed=seed,
         n_steps=setting.steps,
-        hmc=setting.hmc,
+        refine=setting.refine,
         device=device,
         compiled=device.type == "cuda",
         parts=parts,
@@ -110,7 +114,7 @@ def main() -> None:
         energy = energy[energy.isfinite()]
         mean, error = energy.mean().item(), 1000.0 * energy.std().item() / len(energy) ** 0.5
         standard = mean if np.isnan(standard) else standard
-        work = sum(evaluations(model, n_steps=setting.steps, hmc=setting.hmc))
+        work = sum(evaluations(model, n_steps=setting.steps, refine=setting.refine))
         numbers = f"{work}", f"{seconds / len(found):.2f}", f"{acceptance:.2f}", f"{mean:.4f}", f"{error:.1f}"
         closed = (standard - mean) / (standard - known)
         table.add_row(text, *numbers, f"{closed:.2f}", f"{np.sqrt(np.mean((rdf(found).g - g) ** 2)):.3f}")

@@ -5,11 +5,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amden import __version__
+
+if TYPE_CHECKING:
+    from amden.refinement import Asked
 
 app = typer.Typer(
     help="Design amorphous materials: simulate, train, generate, analyze.",
@@ -56,7 +59,7 @@ Extrapolate = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Denoising steps.  [default: 200, with --hmc 2000 on a GPU, 200 on a CPU, or as the model's recipe says]",
+        help="Denoising steps.  [default: as the model's recipe says: 200, more with --hmc or --langevin on a GPU]",
         min=1,
     ),
 ]
@@ -66,6 +69,13 @@ Hmc = Annotated[
 HmcSettings = Annotated[
     list[str] | None,
     typer.Option("--hmc-set", help="A setting of --hmc: t_max=0.4, n_verlet=30, step=0.2, acceptance=null …"),
+]
+Langevin = Annotated[
+    bool, typer.Option("--langevin", help="Relax while denoising, by Langevin dynamics; any model will do.")
+]
+LangevinSettings = Annotated[
+    list[str] | None,
+    typer.Option("--langevin-set", help="A setting of --langevin: n_steps=90, t_max=0.2, step=0.4, friction=2 …"),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
 
@@ -77,9 +87,20 @@ def _print_version(wanted: bool) -> bool:
     return wanted
 
 
-def _hmc(wanted: bool, settings: list[str] | None) -> list[str] | None:
-    """Settings of Hamiltonian Monte Carlo; None where nothing asks for it."""
-    return settings or [] if wanted or settings else None
+def _refine(
+    hmc: bool, hmc_set: list[str] | None, langevin: bool = False, langevin_set: list[str] | None = None
+) -> "Asked | None":
+    """The refinement that these options ask for; None where nothing does."""
+    from amden.refinement import Asked
+
+    asked = [
+        Asked(kind, tuple(settings or ()))
+        for kind, wanted, settings in (("hmc", hmc, hmc_set), ("langevin", langevin, langevin_set))
+        if wanted or settings
+    ]
+    if len(asked) > 1:
+        raise ValueError("choose one of --hmc and --langevin")
+    return asked[0] if asked else None
 
 
 @app.callback()
@@ -120,6 +141,8 @@ def generate(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     trajectory: Annotated[
@@ -131,7 +154,13 @@ def generate(
     from amden.generation_commands import run_generate
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
-    options = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "batch_size": batch_size}
+    options = {
+        "seed": seed,
+        "steps": steps,
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "device": device,
+        "batch_size": batch_size,
+    }
     _check_guidance_kind(guidance_kind)
     asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
     asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
@@ -167,6 +196,8 @@ def design(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -177,7 +208,13 @@ def design(
     budget = Budget(n, rounds, per_round or n, max_minutes)
     asked = {"extrapolate": extrapolate, "composition": composition, "guide": guide}
     asked |= {"guidance": guidance, "kind": guidance_kind}
-    how = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "overwrite": overwrite}
+    how = {
+        "seed": seed,
+        "steps": steps,
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "device": device,
+        "overwrite": overwrite,
+    }
     sizes = {"atoms": atoms, "density": density, "training": training}
     run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
 
@@ -202,6 +239,8 @@ def sweep(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,
@@ -211,7 +250,13 @@ def sweep(
 
     _check_guidance_kind(guidance_kind)
     asked = {"composition": composition, "guide": guide, "guidance": guidance, "kind": guidance_kind}
-    how = {"seed": seed, "steps": steps, "hmc": _hmc(hmc, hmc_set), "device": device, "batch_size": batch_size}
+    how = {
+        "seed": seed,
+        "steps": steps,
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "device": device,
+        "batch_size": batch_size,
+    }
     run_sweep(model, out, series=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **how, **asked)
 
 
@@ -350,7 +395,7 @@ def energies(
     from amden.generation_commands import run_energies
 
     options = {"seed": seed, "device": device, "batch_size": batch_size, "out": out, "overwrite": overwrite}
-    run_energies(model, reference, n=n, steps=steps, hmc=_hmc(hmc, hmc_set), **options)
+    run_energies(model, reference, n=n, steps=steps, hmc=_refine(hmc, hmc_set), **options)
 
 
 @app.command()

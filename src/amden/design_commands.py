@@ -22,13 +22,13 @@ from amden.commands import err, pick_device
 from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
-from amden.diffusion.hmc import HMCConfig
-from amden.generation_commands import default_steps, digest, generate_shown, read_hmc, sampled_model
+from amden.generation_commands import digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.pretrained import model_path
 from amden.properties import at_rest, property_of
+from amden.refinement import Asked, Refine, default_steps, read_refinement
 from amden.report import About
 from amden.report import write as write_report
 from amden.report.about import source, versions
@@ -69,7 +69,7 @@ def run_design(
     training: Path | None,
     seed: int,
     steps: int | None,
-    hmc: Sequence[str] | None,
+    refine: Asked | None,
     device: str,
     overwrite: bool,
     **asked: Any,
@@ -78,7 +78,7 @@ def run_design(
     check_output(out / "designs.extxyz", overwrite=overwrite)
     if not targets:
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
-    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
+    where, path = pick_device(device), sampled_model(model, refine)
     loaded = load_model(path, device=where)
     known = None if training is None else _training_set(training)
     guide = asked.pop("guide")
@@ -89,17 +89,15 @@ def run_design(
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
     blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
-    wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
-    refine = read_hmc(hmc, loaded)
-    maker = _Maker(
-        loaded, wish, blank, steps or default_steps(loaded, where, hmc=hmc is not None), refine, seed, where, names, out
-    )
+    how, steps = read_refinement(refine, loaded), steps or default_steps(loaded, where, refine)
+    wish.check(loaded, blank.n_atoms, refine=how)
+    maker = _Maker(loaded, wish, blank, steps, how, seed, where, names, out)
     origin = {
         "model": digest(path.read_bytes()),
         "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},
         "asked": {**wish.facts(), "guide": guide and digest(model_path(guide).read_bytes())},
         "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
-        "settings": [seed, maker.steps, refine and to_dict(refine), where.type],
+        "settings": [seed, steps, refine and refine.kind, how and to_dict(how), where.type],
     }
     store = _Store(out / "rounds", origin)
     begun, started = store.load(), time.monotonic()
@@ -171,7 +169,7 @@ class _Maker:
     wish: Request
     blank: Blank
     steps: int
-    hmc: HMCConfig | None
+    refine: Refine | None
     seed: int
     device: torch.device
     names: Sequence[str]
@@ -189,7 +187,7 @@ class _Maker:
             request=request,
             seed=self.seed + 1_000_003 * number,
             n_steps=self.steps,
-            hmc=self.hmc,
+            refine=self.refine,
             device=self.device,
             parts=parts,
         )

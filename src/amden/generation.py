@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool
@@ -19,7 +19,8 @@ from amden.blank import Blank
 from amden.diffusion.belief import beliefs
 from amden.diffusion.corruption import corrupt, decode, gaussian_noise, prior
 from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
-from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, Steering
+from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, HMCState, Steering
+from amden.diffusion.langevin import LangevinConfig, LangevinRefinement, Warmth
 from amden.diffusion.sampler import STEP_DRAW, euler_maruyama, time_grid
 from amden.model import Model
 from amden.neighbors import expected_capacity, neighbor_plan
@@ -27,6 +28,7 @@ from amden.nn.energy import EnergyModel
 from amden.nn.score import Room, ScoreModel
 from amden.parts import BatchState, Parts, StateKeeper
 from amden.random import Streams, spawn_seeds
+from amden.refinement import Refine, evaluations
 from amden.request import RESTART, Request, driver, finished, misfits
 from amden.structure import Structures, concatenate
 
@@ -39,9 +41,9 @@ GRADIENT_MEMORY = 12
 CPU_CHUNK = 32
 """Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
 
-OnStep = Callable[[int, Steering | None], None]
+OnStep = Callable[[int, Steering | Warmth | None], None]
 """Called after each denoising step with the evaluations of the network it took, counted for each system of the batch,
-and how the last iterations of Hamiltonian Monte Carlo went, if any."""
+and how the last refinements went, if any."""
 
 OnFrame = Callable[[Structures], None]
 """Called after each step with the present state of the very first system; its property `t` is the time reached."""
@@ -73,7 +75,7 @@ def generate(
     request: Request | None = None,
     seed: int = 0,
     n_steps: int = 200,
-    hmc: HMCConfig | None = None,
+    refine: Refine | None = None,
     energies: bool = False,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
@@ -87,17 +89,18 @@ def generate(
     """Structures by denoising: Euler-Maruyama from t_max to t_min in `n_steps`, and the last step to 0.
 
     `request` is what they are to be like; what was asked for, and what that changed, comes with them as properties.
-    With `hmc` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then);
-    `on_record` is told what happened, with `energies` also in standard denoising. The batch is halved whenever memory
-    runs out. `compiled` asks for a network compiled for a GPU where that pays (`COMPILE_FROM`). `parts` keeps each
-    finished batch and now and then the state of the unfinished one, and brings back those of an interrupted call.
+    With `refine` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then) or
+    by Langevin dynamics; `on_record` is told what happened in the former, with `energies` also in standard denoising.
+    The batch is halved whenever memory runs out. `compiled` asks for a network compiled for a GPU where that pays
+    (`COMPILE_FROM`). `parts` keeps each finished batch and now and then the state of the unfinished one, and brings
+    back those of an interrupted call.
 
-    Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, and for `hmc` with a model
-    that has no energy, and for a `request` that the model does not understand.
+    Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, for Hamiltonian Monte Carlo
+    with a model that has no energy, and for a `request` that the model does not understand.
     """
     request = request or Request()
-    request.check(model, blank.n_atoms, hmc=hmc is not None)
-    if (hmc is not None or energies) and not isinstance(model.denoiser, EnergyModel):
+    request.check(model, blank.n_atoms, refine=refine)
+    if (isinstance(refine, HMCConfig) or energies) and not isinstance(model.denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     device = torch.device(device)
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
@@ -106,7 +109,7 @@ def generate(
     denoiser = model.denoiser.to(device)
     denoiser.egnn.fuse(device)
     done = parts.load() if parts is not None else {}
-    work = evaluations(model, n_steps=n_steps, hmc=hmc)
+    work = evaluations(model, n_steps=n_steps, refine=refine)
     compiled = compiled and len(blank) * sum(work) >= COMPILE_FROM
     if compiled:
         denoiser.network.compile(dynamic=False)
@@ -139,7 +142,7 @@ def generate(
                 left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
                 on_estimate(run.seconds() * (1 + request.guided) * (left - sum(work[: kept.steps_done])))
                 on_estimate = None
-            result, record = _denoised(run, lead, request, work, hmc, energies, kept, on_step, frame)
+            result, record = _denoised(run, lead, request, work, refine, energies, kept, on_step, frame)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
@@ -153,14 +156,6 @@ def generate(
             on_record(record)
         first += len(chosen)
     return concatenate([done[first] for first in sorted(done)])
-
-
-def evaluations(model: Model, *, n_steps: int, hmc: HMCConfig | None = None) -> list[int]:
-    """How often the network is evaluated in each denoising step."""
-    times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
-    if hmc is None:
-        return [1] * len(times)
-    return [1 + hmc.n_verlet * (hmc.t_min <= t <= hmc.t_max) for t in times]
 
 
 def memory_share(model: Model) -> int:
@@ -187,29 +182,27 @@ def _denoised(
     lead: Denoiser,
     request: Request,
     work: list[int],
-    hmc: HMCConfig | None,
+    refine: Refine | None,
     energies: bool,
     kept: StateKeeper,
     on_step: OnStep,
     on_frame: OnFrame | None,
 ) -> tuple[Structures, HMCRecord | None]:
     model, streams, start, begun = run.model, run.streams, run.start, kept.state
-    vocabulary, done, refine = model.denoiser.config.vocabulary, kept.steps_done, None
+    vocabulary, done = model.denoiser.config.vocabulary, kept.steps_done
     if begun is not None:
         start = replace(
             start, positions=begun.positions.to(start.positions), elements=begun.elements.to(start.elements)
         )
         on_step(len(start) * sum(work[:done]), None)
-    if hmc is not None or energies:
-        state = None if begun is None else begun.hmc
-        refine = HMCRefinement(_energetic(lead), hmc, diffusion=model.diffusion, streams=streams, state=state)
+    relax = _relaxing(refine, energies, lead, run, done=done, state=None if begun is None else begun.hmc)
 
     def callback(step: int, t: float, sample: Sample) -> None:
         step += done
-        looked = refine is not None and work[step - 1] > 1 and step % STEERING_EVERY == 0
-        on_step(len(sample) * work[step - 1], refine.steering() if refine is not None and looked else None)
+        looked = relax is not None and work[step - 1] > 1 and step % STEERING_EVERY == 0
+        on_step(len(sample) * work[step - 1], relax.steering() if relax is not None and looked else None)
         if t > 0:
-            kept.now(lambda: BatchState.at(step, sample, None if refine is None else refine.state()))
+            kept.now(lambda: BatchState.at(step, sample, None if relax is None else relax.state()))
         if on_frame is not None:
             state = decode(sample, vocabulary).select([0]).to("cpu", dtype=torch.float64)
             on_frame(replace(state, properties={"t": torch.tensor([t])}))
@@ -221,7 +214,7 @@ def _denoised(
             diffusion=model.diffusion,
             times=time_grid(model.diffusion, n_steps=len(work) - 1)[done:],
             streams=streams,
-            refine=refine,
+            refine=relax,
             callback=callback,
             first_draw=STEP_DRAW + done,
         )
@@ -233,7 +226,17 @@ def _denoised(
         if request.composition is not None and vocabulary.width and bool(misfits(end, request, vocabulary).any()):
             end = replace(end, elements=beliefs(lead, end, diffusion=model.diffusion, streams=streams))
     made = finished(end, request, vocabulary).without_ghosts()
-    return made.wrapped(), None if refine is None else refine.record()
+    return made.wrapped(), None if relax is None else relax.record()
+
+
+def _relaxing(
+    refine: Refine | None, energies: bool, lead: Denoiser, run: "_Run", *, done: int, state: HMCState | None
+) -> HMCRefinement | LangevinRefinement | None:
+    """What moves the sample before each step, going on after `done` of them; with `energies` it takes those down."""
+    common: dict[str, Any] = {"diffusion": run.model.diffusion, "streams": run.streams}
+    if isinstance(refine, LangevinConfig):
+        return LangevinRefinement(lead, refine, done=done, **common)
+    return HMCRefinement(_energetic(lead), refine, state=state, **common) if refine is not None or energies else None
 
 
 def _restarted(

@@ -3,7 +3,6 @@
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,26 +14,24 @@ from rich.table import Table
 
 from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.commands import err, loaded_set, pick_device, progress_bar
-from amden.config import from_dict, to_dict, with_overrides
+from amden.config import to_dict
 from amden.diffusion.composition import Neutral
-from amden.diffusion.hmc import HMCConfig, Steering
-from amden.generation import evaluations, generate
+from amden.diffusion.hmc import Steering
+from amden.diffusion.langevin import LangevinConfig, Warmth
+from amden.generation import generate
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
 from amden.pretrained import energy_model, model_path
-from amden.recipe import SamplingConfig
+from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
 from amden.structure import Structures
 from amden.targets import box_density, outcome, read_request
 
-HMC_STEPS_CPU = 200
-"""Denoising steps with Hamiltonian Monte Carlo on a CPU, where what a GPU does takes hours a structure."""
-
 LOG_SECONDS = 60.0
-"""Time between two lines on Hamiltonian Monte Carlo where there is no terminal to draw a bar on."""
+"""Time between two lines on a refinement where there is no terminal to draw a bar on."""
 
 
 def run_generate(
@@ -44,7 +41,7 @@ def run_generate(
     sizes: dict[str, Any],
     seed: int,
     steps: int | None,
-    hmc: Sequence[str] | None,
+    refine: Asked | None,
     device: str,
     batch_size: int | None,
     trajectory: Path | None,
@@ -52,25 +49,27 @@ def run_generate(
     guide: str | None = None,
     **asked: Any,
 ) -> None:
-    """Body of `amden generate`; `hmc` are settings of `HMCConfig` such as "t_max=0.4", `asked` the options of
-    `read_request`."""
+    """Body of `amden generate`; `asked` are the options of `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
+    where, path = pick_device(device), sampled_model(model, refine)
     loaded = load_model(path, device=where)
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, guide=other, **asked)
-    blank, refine = _blank(loaded, wish, **sizes), read_hmc(hmc, loaded)
+    blank, how = _blank(loaded, wish, **sizes), read_refinement(refine, loaded)
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    default = default_steps(loaded, where, hmc=hmc is not None)
+    default, further = default_steps(loaded, where, refine), default_steps(loaded, torch.device("cuda"), refine)
     request = {"model": digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
-    request |= {"hmc": refine and to_dict(refine), "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy())}
+    request |= {
+        "refine": refine and refine.kind,
+        "settings": how and to_dict(how),
+        "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
+    }
     request |= {"asked": wish.facts(), "guide": digest(model_path(guide).read_bytes()) if guide else None}
     parts = None if trajectory else Parts(out, request)
-    further = sampling_of(loaded).hmc_steps
-    if hmc is not None and steps is None and default < further:
+    if steps is None and default < further:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; {further}, as on a GPU (`--steps`), relax further")
     steps = steps or default
     err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
@@ -83,7 +82,7 @@ def run_generate(
             request=wish,
             seed=seed,
             n_steps=steps,
-            hmc=refine,
+            refine=how,
             device=where,
             batch_size=batch_size,
             parts=parts,
@@ -102,61 +101,43 @@ def generate_shown(
     blank: Blank,
     *,
     n_steps: int,
-    hmc: HMCConfig | None,
+    refine: Refine | None,
     device: torch.device,
     title: str = "generating",
     **options: Any,
 ) -> Structures:
-    """`generate` with a bar; with Hamiltonian Monte Carlo the time it takes is told first, then acceptance and dt₀."""
-    work = sum(evaluations(model, n_steps=n_steps, hmc=hmc))
-    if hmc is not None:
-        err.print(f"  Hamiltonian Monte Carlo: {work} evaluations of the network a structure")
+    """`generate` with a bar; with a refinement the time it takes is told first, then how that goes."""
+    work = sum(evaluations(model, n_steps=n_steps, refine=refine))
+    if refine is not None:
+        err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
     logged = time.monotonic()
     with progress_bar("{task.fields[note]}") as bar:
         task = bar.add_task(title, total=len(blank) * work, note="evaluations")
 
-        def show(done: int, now: Steering | None) -> None:
+        def show(done: int, now: Steering | Warmth | None) -> None:
             nonlocal logged
             bar.advance(task, done)
             if now is None:
                 return
-            note = f"evaluations, acceptance {now.acceptance:.2f}, dt₀ {now.step:.2f}"
+            note = f"evaluations, {now}"
             bar.update(task, note=note)
             if not err.is_terminal and time.monotonic() - logged > LOG_SECONDS:
                 err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
                 logged = time.monotonic()
 
-        told = {"on_step": show, "on_estimate": _print_estimate if hmc else None}
+        told: dict[str, Any] = {"on_step": show, "on_estimate": _print_estimate if refine else None}
         compiled = device.type == "cuda"
-        return generate(model, blank, n_steps=n_steps, hmc=hmc, device=device, compiled=compiled, **told, **options)
+        return generate(
+            model, blank, n_steps=n_steps, refine=refine, device=device, compiled=compiled, **told, **options
+        )
 
 
-def sampling_of(model: Model) -> SamplingConfig:
-    """How a model is sampled by default: as its recipe says."""
-    return from_dict(SamplingConfig, model.provenance.get("recipe", {}).get("sampling", {}))
-
-
-def read_hmc(settings: Sequence[str] | None, model: Model) -> HMCConfig | None:
-    """Hamiltonian Monte Carlo as is best for the model but for settings such as "step=0.2"; None: without it."""
-    if settings is None:
-        return None
-    return from_dict(HMCConfig, with_overrides(to_dict(sampling_of(model).hmc), settings))
-
-
-def sampled_model(model: str, *, hmc: bool) -> Path:
-    """The checkpoint to sample; with Hamiltonian Monte Carlo a shipped score model gives way to its energy model."""
-    chosen = energy_model(model) if hmc else model
-    if chosen != model:
-        err.print(f"  [yellow]note:[/] Hamiltonian Monte Carlo takes the energy model {chosen}")
+def sampled_model(model: str, refine: Asked | None) -> Path:
+    """The checkpoint to sample; where an energy is needed a shipped score model gives way to its energy model."""
+    chosen = energy_model(model) if refine is not None and refine.needs_energy else model
+    if refine is not None and chosen != model:
+        err.print(f"  [yellow]note:[/] {refine.name} takes the energy model {chosen}")
     return model_path(chosen)
-
-
-def default_steps(model: Model, device: torch.device, *, hmc: bool) -> int:
-    """Denoising steps where none are asked for."""
-    best = sampling_of(model)
-    if not hmc:
-        return best.steps
-    return best.hmc_steps if device.type == "cuda" else min(best.hmc_steps, HMC_STEPS_CPU)
 
 
 def _print_estimate(seconds: float) -> None:
@@ -170,7 +151,7 @@ def run_energies(
     *,
     n: int,
     steps: int | None,
-    hmc: Sequence[str] | None,
+    hmc: Asked | None,
     seed: int,
     device: str,
     batch_size: int | None,
@@ -181,11 +162,12 @@ def run_energies(
     folder = out or Path(f"{Path(model).stem}-energies")
     check_output(folder / "paths.csv", overwrite=overwrite)
     where = pick_device(device)
-    loaded, known = load_model(sampled_model(model, hmc=True), device=where), loaded_set(reference)
+    loaded, known = load_model(sampled_model(model, Asked("hmc")), device=where), loaded_set(reference)
     known = known.select(range(min(n, len(known))))
-    refine, hmc_steps = read_hmc(hmc, loaded), steps or sampling_of(loaded).hmc_steps
+    refine, hmc_steps = read_refinement(hmc, loaded), steps or sampling_of(loaded).hmc_steps
+    assert not isinstance(refine, LangevinConfig)
     work = sum(evaluations(loaded, n_steps=200)) + (
-        sum(evaluations(loaded, n_steps=hmc_steps, hmc=refine)) if refine else 0
+        sum(evaluations(loaded, n_steps=hmc_steps, refine=refine)) if refine else 0
     )
     with progress_bar("evaluations") as bar:
         task = bar.add_task("denoising", total=work * len(known))
@@ -220,12 +202,12 @@ def digest(*content: Any) -> str:
 def _fitting(wish: Request, model: Model, blank: Blank, *, by_default: bool) -> Request:
     """The request without a neutrality that nobody asked for and that these numbers of atoms cannot have."""
     try:
-        wish.check(model, blank.n_atoms, hmc=False)
+        wish.check(model, blank.n_atoms, refine=None)
     except ValueError as error:
         if not (by_default and isinstance(wish.composition, Neutral)):
             raise
         wish = replace(wish, composition=None)
-        wish.check(model, blank.n_atoms, hmc=False)
+        wish.check(model, blank.n_atoms, refine=None)
         err.print(f"  [yellow]note:[/] {error}; elements are left as they come")
     return wish
 

@@ -76,7 +76,7 @@ def energy_paths(
             blank,
             seed=seed,
             n_steps=steps,
-            hmc=config,
+            refine=config,
             energies=True,
             device=device,
             batch_size=batch_size,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amden.diffusion.corruption import filled_size
 from amden.diffusion.hmc import HMCConfig
+from amden.diffusion.langevin import LangevinConfig
 from amden.diffusion.loss import LossWeights, TimeBand
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
@@ -104,9 +105,13 @@ class SamplingConfig:
     """Denoising steps with Hamiltonian Monte Carlo, on a GPU."""
     hmc: HMCConfig = field(default_factory=HMCConfig)
     """Hamiltonian Monte Carlo."""
+    langevin_steps: int = 500
+    """Denoising steps with Langevin dynamics, on a GPU."""
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
+    """Langevin dynamics."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "hmc_steps"):
+        for name in ("steps", "hmc_steps", "langevin_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from amden.diffusion.composition import Constraint, formal_charges, log_probabilities
 from amden.diffusion.denoiser import Denoiser, Sample
 from amden.diffusion.guidance import Guided, Independent, Unconditional
+from amden.diffusion.hmc import HMCConfig
 from amden.diffusion.leaning import Leaning, constraint_rows
 from amden.diffusion.vocabulary import Vocabulary
 from amden.model import Model
 from amden.random import Streams
+from amden.refinement import Refine
 from amden.structure import Structures
 
 RESTART: Final = 0.4
@@ -61,8 +63,8 @@ class Request:
     restarts: int = 0
     """How often a structure that does not fit by itself is denoised again from t = 0.4, before it is made to fit."""
 
-    def check(self, model: Model, n_atoms: Int[Tensor, " systems"], *, hmc: bool) -> None:
-        """`ValueError` for what the model cannot do."""
+    def check(self, model: Model, n_atoms: Int[Tensor, " systems"], *, refine: Refine | None) -> None:
+        """`ValueError` for what the model cannot do, or not together with `refine`."""
         config = model.denoiser.config
         for name in self.targets:
             if name not in config.properties:
@@ -73,14 +75,14 @@ class Request:
             raise ValueError(f"the guide knows {guide.denoiser.config.vocabulary}, the model {config.vocabulary}")
         if guide is not None and guide.diffusion != model.diffusion:
             raise ValueError("the guide was trained with another diffusion process than the model")
-        if guide is not None and hmc and not guide.denoiser.config.energy:
+        if guide is not None and isinstance(refine, HMCConfig) and not guide.denoiser.config.energy:
             raise ValueError("Hamiltonian Monte Carlo needs a guide that is an energy model")
         if self.guidance.kind == "icg":
             vectors = [name for name in self.targets if not config.properties[name].quantiles]
             if vectors:
                 raise ValueError(f"no distribution is known of {vectors[0]!r}: use the guidance `null`")
-        if hmc and (self.lean_below > 0 or self.restarts):
-            raise ValueError("with Hamiltonian Monte Carlo the composition is met at the end only")
+        if refine is not None and (self.lean_below > 0 or self.restarts):
+            raise ValueError("where samples are relaxed while denoising, the composition is met at the end only")
         if self.composition is not None and config.vocabulary.width:
             for n in n_atoms.unique().tolist():
                 self.composition.require(n, config.vocabulary)

@@ -1,7 +1,6 @@
 """What `amden sweep` does: structures for a series of targets, relaxed and measured, drawn over what was asked for."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import torch
 from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
 from amden.config import to_dict
-from amden.generation_commands import default_steps, digest, generate_shown, read_hmc, sampled_model
+from amden.generation_commands import digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.pretrained import model_path
 from amden.properties import at_rest, property_of
+from amden.refinement import Asked, default_steps, read_refinement
 from amden.report.sweep import Sweep, write_sweep
 from amden.simulate.engines import choose_device
 from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
@@ -38,7 +38,7 @@ def run_sweep(
     density: float | None,
     seed: int,
     steps: int | None,
-    hmc: Sequence[str] | None,
+    refine: Asked | None,
     device: str,
     batch_size: int | None,
     overwrite: bool,
@@ -47,7 +47,7 @@ def run_sweep(
 ) -> None:
     """Body of `amden sweep`; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, hmc=hmc is not None)
+    where, path = pick_device(device), sampled_model(model, refine)
     loaded = load_model(path, device=where)
     name, targets = read_series(series, loaded)
     other = load_model(model_path(guide), device=where) if guide else None
@@ -57,9 +57,8 @@ def run_sweep(
         raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
     blank = _blank(loaded, len(targets), n, atoms, box_density(wish, density))
     wish = replace(wish, targets={name: torch.tensor(targets, dtype=torch.float64).repeat_interleave(n)})
-    wish.check(loaded, blank.n_atoms, hmc=hmc is not None)
-    refine = read_hmc(hmc, loaded)
-    steps = steps or default_steps(loaded, where, hmc=hmc is not None)
+    how, steps = read_refinement(refine, loaded), steps or default_steps(loaded, where, refine)
+    wish.check(loaded, blank.n_atoms, refine=how)
     request = {
         "model": digest(path.read_bytes()),
         "seed": seed,
@@ -67,7 +66,8 @@ def run_sweep(
         "asked": wish.facts(),
     }
     request |= {
-        "hmc": refine and to_dict(refine),
+        "refine": refine and refine.kind,
+        "settings": how and to_dict(how),
         "device": where.type,
         "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
     }
@@ -80,7 +80,7 @@ def run_sweep(
         request=wish,
         seed=seed,
         n_steps=steps,
-        hmc=refine,
+        refine=how,
         device=where,
         batch_size=batch_size,
         parts=parts,

@@ -15,6 +15,7 @@ from amden.generation_commands import sampled_model
 from amden.io import read_structures, write_structures
 from amden.model import denoiser_of, save_model
 from amden.pretrained import model_names, model_path
+from amden.refinement import Asked
 from amden.testing import random_structures
 
 
@@ -126,10 +127,10 @@ def test_version_and_models(capsys):
 
 
 def test_hamiltonian_monte_carlo_takes_the_energy_model_of_a_glass(capsys):
-    assert sampled_model("si-anneal", hmc=True) == model_path("si-anneal-energy")
+    assert sampled_model("si-anneal", Asked("hmc")) == model_path("si-anneal-energy")
     assert "takes the energy model si-anneal-energy" in " ".join(capsys.readouterr().err.split())
-    assert sampled_model("si-anneal", hmc=False) == model_path("si-anneal")
-    assert sampled_model("si-melt", hmc=True) == model_path("si-melt")
+    assert sampled_model("si-anneal", Asked("langevin")) == model_path("si-anneal")
+    assert sampled_model("si-melt", Asked("hmc")) == model_path("si-melt")
 
 
 def test_threads_are_told_to_wait_before_torch_starts_them(tmp_path):

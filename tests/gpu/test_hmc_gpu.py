@@ -77,7 +77,9 @@ def test_an_iteration_waits_for_nothing(model):
 
 def test_generation_on_a_gpu_tells_its_time(model):
     told = []
-    made = generate(model, cubic_blank(model, 4, atoms=30), n_steps=8, hmc=HMC, device="cuda", on_estimate=told.append)
+    made = generate(
+        model, cubic_blank(model, 4, atoms=30), n_steps=8, refine=HMC, device="cuda", on_estimate=told.append
+    )
     assert made.positions.isfinite().all()
     assert len(told) == 1
     assert told[0] > 0

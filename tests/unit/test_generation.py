@@ -122,12 +122,12 @@ def test_hmc_refines_with_an_energy_model(tiny_model):
     denoiser = denoiser_of(config, tiny_model.diffusion)
     model = replace(tiny_model, denoiser=denoiser.eval().requires_grad_(False))
     blank, hmc, records = cubic_blank(model, 3, atoms=12), HMCConfig(n_verlet=2, step=0.05), []
-    refined = generate(model, blank, n_steps=8, hmc=hmc, batch_size=2, on_record=records.append)
+    refined = generate(model, blank, n_steps=8, refine=hmc, batch_size=2, on_record=records.append)
     assert [record.energy.shape for record in records] == [(9, 2), (9, 1)]
     assert records[0].probability.nanmean() > 0.5
-    alone = generate(model, cubic_blank(model, 1, atoms=12), n_steps=8, hmc=hmc)
+    alone = generate(model, cubic_blank(model, 1, atoms=12), n_steps=8, refine=hmc)
     torch.testing.assert_close(alone.positions, refined.positions[:12], rtol=0, atol=2e-4)
     plain = generate(model, blank, n_steps=8, batch_size=2)
     assert (plain.positions - refined.positions).abs().max() > 1e-3
     with pytest.raises(ValueError, match="needs an energy model"):
-        generate(tiny_model, blank, n_steps=2, hmc=hmc)
+        generate(tiny_model, blank, n_steps=2, refine=hmc)

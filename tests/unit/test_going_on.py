@@ -8,10 +8,13 @@ import torch
 from amden import generation
 from amden.blank import cubic_blank
 from amden.diffusion.hmc import HMCConfig
+from amden.diffusion.langevin import LangevinConfig
 from amden.generation import generate
 from amden.model import denoiser_of
 from amden.parts import Parts
+from amden.refinement import evaluations
 
+LANGEVIN = LangevinConfig(n_steps=2, t_min=0.1, t_max=0.6)
 HMC = HMCConfig(n_verlet=2, step=0.05)
 STEPS = 8
 
@@ -41,9 +44,9 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-def made(model, parts=None, *, hmc=HMC, batch_size=2, **reports):
+def made(model, parts=None, *, refine=HMC, batch_size=2, **reports):
     blank = cubic_blank(model, 3, atoms=12)
-    return generate(model, blank, n_steps=STEPS, hmc=hmc, batch_size=batch_size, parts=parts, **reports)
+    return generate(model, blank, n_steps=STEPS, refine=refine, batch_size=batch_size, parts=parts, **reports)
 
 
 def interrupted(model, parts, *, after, **options):
@@ -51,15 +54,15 @@ def interrupted(model, parts, *, after, **options):
         made(model, parts, on_step=Interruption(after), **options)
 
 
-@pytest.mark.parametrize("hmc", [HMC, None])
-def test_an_interrupted_batch_goes_on_exactly(model, tmp_path, hmc):
+@pytest.mark.parametrize("refine", [HMC, LANGEVIN, None])
+def test_an_interrupted_batch_goes_on_exactly(model, tmp_path, refine):
     parts, records, whole, counted = Parts(tmp_path / "g.extxyz", {"seed": 0}), [], [], Interruption()
-    expected = made(model, hmc=hmc, on_record=whole.append, on_step=counted)
-    interrupted(model, parts, after=6, hmc=hmc)
+    expected = made(model, refine=refine, on_record=whole.append, on_step=counted)
+    interrupted(model, parts, after=6, refine=refine)
     assert sorted(path.name for path in parts.folder.iterdir()) == ["0000000.state"]
     rest = Interruption()
     # the batch that was begun keeps its size, though another is asked for now
-    result = made(model, parts, hmc=hmc, on_record=records.append, on_step=rest, batch_size=1)
+    result = made(model, parts, refine=refine, on_record=records.append, on_step=rest, batch_size=1)
     assert torch.equal(result.positions, expected.positions)
     # the step that was interrupted is the only one done again
     assert rest.steps == 1 + (STEPS + 1 - 5) + (STEPS + 1)
@@ -119,5 +122,5 @@ def test_the_time_is_told_before_the_first_step(model, monkeypatch):
         assert told
 
     made(model, on_estimate=told.append, on_step=step, batch_size=2)
-    work = sum(generation.evaluations(model, n_steps=STEPS, hmc=HMC))
+    work = sum(evaluations(model, n_steps=STEPS, refine=HMC))
     assert told == pytest.approx([work * 3 / 2 / 3])

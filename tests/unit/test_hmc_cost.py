@@ -14,6 +14,7 @@ from amden.generation import generate
 from amden.model import denoiser_of
 from amden.neighbors import neighbor_plan
 from amden.random import Streams, spawn_seeds
+from amden.refinement import evaluations
 from amden.testing import random_sample
 
 pytestmark = pytest.mark.compiled
@@ -81,13 +82,13 @@ def test_one_graph_serves_a_whole_generation(model, monkeypatch):
     blank = cubic_blank(model, 5, atoms=12)
     blank = replace(blank, cell=blank.cell * torch.linspace(0.9, 1.1, 5)[:, None, None])
     blank = replace(blank, n_atoms=torch.tensor([12, 9, 12, 11, 10]))
-    plain = generate(model, blank, n_steps=6, hmc=HMC, batch_size=2, compiled=True)
+    plain = generate(model, blank, n_steps=6, refine=HMC, batch_size=2, compiled=True)
     assert not graphs, "so little is not worth it"
     monkeypatch.setattr(generation, "_capacity", lambda *_: 40)
     monkeypatch.setattr(generation, "COMPILE_FROM", 1)
     network = model.denoiser.network
     monkeypatch.setattr(network, "compile", partial(network.compile, backend=backend))
-    made = generate(model, blank, n_steps=6, hmc=HMC, batch_size=2, compiled=True)
+    made = generate(model, blank, n_steps=6, refine=HMC, batch_size=2, compiled=True)
     assert len(graphs) == 1
-    assert len(calls) == 3 * sum(generation.evaluations(model, n_steps=6, hmc=HMC))
+    assert len(calls) == 3 * sum(evaluations(model, n_steps=6, refine=HMC))
     torch.testing.assert_close(made.positions, plain.positions, rtol=0, atol=2e-4)

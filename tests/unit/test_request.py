@@ -103,13 +103,13 @@ def test_guidance_by_null_is_that_of_eq_16_and_by_another_model_too():
 def test_energies_are_guided_in_hamiltonian_monte_carlo():
     model = untrained(energy=True)
     hmc = HMCConfig(n_verlet=2)
-    found = [made(Request({"x": 1.5}, Guidance(w)), model=model, hmc=hmc, n=1).positions for w in (0.0, 0.7)]
+    found = [made(Request({"x": 1.5}, Guidance(w)), model=model, refine=hmc, n=1).positions for w in (0.0, 0.7)]
     assert all(torch.isfinite(x).all() for x in found)
     assert len(found[0]) != len(found[1]) or not torch.equal(*found)
     with pytest.raises(ValueError, match="needs a guide that is an energy model"):
-        made(Request({"x": 1.5}, Guidance(0.7, "model", untrained())), model=model, hmc=hmc)
+        made(Request({"x": 1.5}, Guidance(0.7, "model", untrained())), model=model, refine=hmc)
     with pytest.raises(ValueError, match="the composition is met at the end only"):
-        made(Request(composition=SILICA, restarts=1), model=model, hmc=hmc)
+        made(Request(composition=SILICA, restarts=1), model=model, refine=hmc)
 
 
 def test_what_the_model_cannot_do_is_said():

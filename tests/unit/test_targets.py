@@ -108,7 +108,7 @@ def test_requests_say_what_does_not_go_together(tiny_model):
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         Guidance(weight=-1.0)
     with pytest.raises(ValueError, match="does not know the property 'x'; it knows: none"):
-        Request({"x": 1.0}).check(tiny_model, torch.tensor([4]), hmc=False)
+        Request({"x": 1.0}).check(tiny_model, torch.tensor([4]), refine=None)
     assert box_density(Request({"density": 2.4}), None) == 2.4
     with pytest.raises(ValueError, match=r"`--density` 2\.2 contradicts `--target density=2\.4`"):
         box_density(Request({"density": 2.4}), 2.2)

@@ -185,6 +185,9 @@ class Steering(NamedTuple):
     step: float
     """Mean dt₀."""
 
+    def __str__(self) -> str:
+        return f"acceptance {self.acceptance:.2f}, dt₀ {self.step:.2f}"
+
 
 class HMCRefinement:
     """HMC before each denoising step with t in the range of `config`: the `refine` of `euler_maruyama`.

@@ -1,0 +1,77 @@
+"""How samples are relaxed while they are denoised: Hamiltonian Monte Carlo or Langevin dynamics, and what that costs.
+
+Both move the sample along p_t before each denoising step. Hamiltonian Monte Carlo needs an energy and is exact for it;
+Langevin dynamics take the score alone, at a fifth of the cost, and are exact up to their step (docs/relaxed-glass.md).
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from amden.config import from_dict, to_dict, with_overrides
+from amden.diffusion.hmc import HMCConfig
+from amden.diffusion.langevin import LangevinConfig
+from amden.diffusion.sampler import time_grid
+from amden.model import Model
+from amden.recipe import SamplingConfig
+
+Refine = HMCConfig | LangevinConfig
+"""What is done before each denoising step."""
+
+STEPS_CPU = 200
+"""Most denoising steps by default with a refinement on a CPU, where what a GPU does takes hours a structure."""
+
+
+class Asked(NamedTuple):
+    """A refinement as somebody asks for it."""
+
+    kind: str
+    """`hmc` or `langevin`."""
+    settings: tuple[str, ...] = ()
+    """What differs from the model's best: `t_max=0.4` …"""
+
+    @property
+    def needs_energy(self) -> bool:
+        """Whether only an energy model can do it."""
+        return self.kind == "hmc"
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return {"hmc": "Hamiltonian Monte Carlo", "langevin": "Langevin dynamics"}[self.kind]
+
+
+def sampling_of(model: Model) -> SamplingConfig:
+    """How a model is sampled by default: as its recipe says."""
+    return from_dict(SamplingConfig, model.provenance.get("recipe", {}).get("sampling", {}))
+
+
+def read_refinement(asked: Asked | None, model: Model) -> Refine | None:
+    """The refinement as is best for the model but for settings such as "step=0.2"; None: without it.
+
+    Errors: `ValueError` for a setting that it does not have.
+    """
+    if asked is None:
+        return None
+    best = sampling_of(model)
+    if asked.kind == "hmc":
+        return from_dict(HMCConfig, with_overrides(to_dict(best.hmc), asked.settings))
+    return from_dict(LangevinConfig, with_overrides(to_dict(best.langevin), asked.settings))
+
+
+def default_steps(model: Model, device: torch.device, asked: Asked | None) -> int:
+    """Denoising steps where none are asked for."""
+    best = sampling_of(model)
+    if asked is None:
+        return best.steps
+    most = best.hmc_steps if asked.kind == "hmc" else best.langevin_steps
+    return most if device.type == "cuda" else min(most, STEPS_CPU)
+
+
+def evaluations(model: Model, *, n_steps: int, refine: Refine | None = None) -> list[int]:
+    """How often the network is evaluated in each denoising step."""
+    times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
+    if refine is None:
+        return [1] * len(times)
+    n = refine.n_verlet if isinstance(refine, HMCConfig) else refine.n_steps
+    return [1 + n * (refine.t_min <= t <= refine.t_max) for t in times]
