@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import numba
 
-from amden.analysis.composition import composition
 from amden.commands import err, loaded_set, pick_device, progress_bar
+from amden.compositions import counts_of
+from amden.progress import Lines, campaign_bar
 from amden.properties import PROPERTIES, add_properties
 from amden.properties import Progress as MeasuringProgress
 from amden.random import spawn_seeds
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator
-from amden.simulate.campaign import Progress, cells_of_part, run_campaign
+from amden.simulate.campaign import cells_of_part, run_campaign
 from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
 from amden.simulate.folder import merge_campaigns
 from amden.simulate.lammps import LammpsEngine, load_lammps
@@ -27,8 +27,6 @@ from amden.simulate.oxides import parse_composition
 from amden.simulate.protocol import Protocol, find_protocol, with_glasses
 from amden.simulate.runs import random_start
 
-SAY_EVERY = 60.0
-"""Seconds between lines about the progress where there is no terminal to show a bar."""
 SCHEDULER_ANSWERS_IN = 20.0
 """Seconds."""
 
@@ -59,17 +57,7 @@ def run_simulate(
         f"{protocol} by {where}: {len(cells)} cells of {chosen.size} atoms, "
         f"{'about ' if chosen.adapts else ''}{chosen.duration:g} ps each, seed {seed}"
     )
-    with _executor(workers, dask) as executor, progress_bar("cells", "{task.fields[batch]}") as bar:
-        task = bar.add_task("simulating", total=len(cells), batch="")
-        lines = _Lines()
-
-        def show(now: Progress) -> None:
-            share = now.steps / chosen.n_steps
-            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
-            work = now.done + share * now.batch
-            bar.update(task, completed=round(work), batch=batch)
-            lines.say(f"{now.done} of {now.n} cells{', ' if batch else ''}{batch}", work, now.n)
-
+    with _executor(workers, dask) as executor, campaign_bar(chosen, len(cells)) as show:
         done = run_campaign(
             chosen,
             n=n,
@@ -126,7 +114,7 @@ def run_properties(data: Path, names: list[str], *, potential: str | None, devic
         raise ValueError(f"nothing to compute: name at least one of {', '.join(f'--{name}' for name in PROPERTIES)}")
     where = choose_device("auto" if device == "auto" else pick_device(device).type)
     with progress_bar("structures", "{task.fields[what]}") as bar:
-        task, lines = bar.add_task("measuring", total=None, what=""), _Lines()
+        task, lines = bar.add_task("measuring", total=None, what=""), Lines()
 
         def show(now: MeasuringProgress) -> None:
             bar.update(task, completed=now.done, total=now.total, what=now.what)
@@ -150,9 +138,7 @@ def _protocol(name: str, compositions: Sequence[str], like: Path | None, atoms: 
 
 def _compositions_of(path: Path) -> list[dict[str, float]]:
     """Atoms of each element in the structures of a file."""
-    counts = composition(loaded_set(path)).counts
-    rows = zip(*(numbers.tolist() for numbers in counts.values()), strict=True)
-    return [{name: float(n) for name, n in zip(counts, row, strict=True) if n > 0} for row in rows]
+    return [{name: float(n) for name, n in counts.items()} for counts in counts_of(loaded_set(path))]
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -213,32 +199,3 @@ def _dask_executor(address: str) -> Iterator[Executor]:
             yield client.get_executor()
         except KilledWorker as error:
             raise OSError("a dask worker died again and again; finished cells are kept") from error
-
-
-class _Lines:
-    """Now and then a line about the progress, where there is no terminal for a bar."""
-
-    def __init__(self) -> None:
-        self._start: tuple[float, float] | None = None
-        self._said = time.monotonic()
-
-    def say(self, what: str, work: float, total: int) -> None:
-        """A line, if it is time for one, with the time that is left by what was done since the first call."""
-        now = time.monotonic()
-        since, before = self._start = self._start or (now, work)
-        if err.is_terminal or now - self._said < SAY_EVERY:
-            return
-        self._said = now
-        left = f", {_duration((now - since) * (total - work) / (work - before))}" if work > before else ""
-        err.print(f"  {what}{left}", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    """In words.
-
-    >>> _duration(50.0), _duration(4000.0), _duration(1e5)
-    ('50 s left', '67 min left', '27.8 h left')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    return f"{seconds / 60:.0f} min left" if seconds < 7200 else f"{seconds / 3600:.1f} h left"

@@ -240,13 +240,17 @@ def measured(structures: Structures, names: Sequence[str], tools: Tools) -> Stru
     return replace(structures, properties={**structures.properties, **columns})
 
 
-def at_rest(structures: Structures, names: Sequence[str], *, device: Device = "auto") -> Structures:
+def at_rest(
+    structures: Structures, names: Sequence[str], *, device: Device = "auto", potential: str | None = None
+) -> Structures:
     """The structures with atoms and cell relaxed to 0.005 eV/Å, then measured: the columns of these properties and
     `potential_energy` in eV an atom. What does not converge is left where it was given up, with NaN for all columns.
 
+    `potential` is a name in `POTENTIALS`; left out, the first that has all elements.
+
     Errors: `ValueError` for elements that no built-in potential knows.
     """
-    tools = Tools(_potential_of(structures, {}), device)
+    tools = Tools(potential or _potential_of(structures, {}), device)
     relaxed = relax_structures(structures, tools.interaction, device=device)
     found = measured(relaxed.structures, names, tools)
     n_atoms = structures.without_ghosts().n_atoms.cpu()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from amden import data_commands
+from amden import data_commands, progress
 from amden.cli import main
 from amden.dataset import load_dataset
 from amden.io import read_structures
@@ -104,7 +104,7 @@ def test_lammps_input(tmp_path, capsys, fails):
 
 
 def test_progress_is_told_without_a_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data_commands, "SAY_EVERY", 0.0)
+    monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
     call(*simulate(tmp_path / "d", "--batch-size", 2))
     lines = capsys.readouterr().err.splitlines()
     assert "  0 of 4 cells, batch of 2: 100 %, 0 s left" in lines or any("2 of 4 cells" in line for line in lines)

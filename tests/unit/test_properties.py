@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +12,11 @@ from amden import properties
 from amden.cli import main
 from amden.dataset import load_dataset
 from amden.io import read_structures
-from amden.properties import PROPERTIES, Property, add_properties
+from amden.properties import PROPERTIES, Property, add_properties, at_rest
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.campaign import run_campaign
 from amden.simulate.protocol import find_protocol
+from amden.simulate.relaxation import RelaxedStructures
 from amden.structure import concatenate
 from amden.testing import diamond
 from fakes import Fake
@@ -154,3 +156,17 @@ def test_the_command_line_wants_something_to_compute(campaign, capsys):
     assert line == (
         "amden: error: nothing to compute: name at least one of --density, --rings, --fractions, --moduli, --moduli-vrh"
     )
+
+
+@pytest.mark.parametrize(("potential", "expected"), [(None, "StillingerWeber"), ("tersoff-sio", "Tersoff")])
+def test_what_is_relaxed_by_which_potential(monkeypatch, potential, expected):
+    told = []
+
+    def still(structures, interaction, *, device):
+        told.append(type(interaction).__name__)
+        return RelaxedStructures(structures, np.array([-8.0]), np.array([True]))
+
+    monkeypatch.setattr(properties, "relax_structures", still)
+    found = at_rest(diamond(), ["density"], device="cpu", potential=potential)
+    assert told == [expected]
+    assert float(found.properties["potential_energy"]) == -1.0

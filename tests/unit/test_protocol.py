@@ -6,7 +6,7 @@ import pytest
 from amden.config import from_dict, to_dict
 from amden.simulate import protocol
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import PROTOCOLS, Protocol, Quench, Stage, find_protocol
+from amden.simulate.protocol import PROTOCOLS, Protocol, Quench, Stage, find_protocol, with_counts
 from amden.simulate.stages import Adapted, Evaporation, Relative, SoftStart
 
 HOT, TRIAL = Stage(1.0, (2500.0, 2500.0)), Evaporation(1.0, (2500.0, 9000.0), stretch=2.0)
@@ -213,3 +213,36 @@ def test_bad_stages_of_glasses(stage, options, message):
 def test_bad_quenches(options, message):
     with pytest.raises(ValueError, match=message):
         Quench(**{"cell": "fixed", "force_tolerance": 0.05, **options})
+
+
+def test_cells_of_just_these_atoms():
+    """Numbers of atoms are taken as they are; sizes, charges and order may be any."""
+    glass = with_counts(find_protocol("meg"), [{"Li": 4, "Si": 2, "O": 6}, {"Si": 50, "O": 101}])
+    assert [glass.counts(i) for i in range(3)] == [
+        {"Li": 4, "Si": 2, "O": 6},
+        {"Si": 50, "O": 101},
+        {"Li": 4, "Si": 2, "O": 6},
+    ]
+    assert glass.elements[glass.species(seed=1, number=0)].tolist() == [3] * 4 + [14] * 2 + [8] * 6
+    assert glass.size == "12 to 151"
+    assert from_dict(Protocol, to_dict(glass)) == glass
+    silicon = with_counts(find_protocol("si-melt"), [{"Si": 10}])
+    assert (silicon.size, silicon.density, silicon.min_distance) == ("10", 2.4, 2.0)
+    assert len(silicon.species(seed=1, number=7)) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("si-melt", {}, "`n_atoms` may be None only where `compositions` are numbers of atoms"),
+        ("meg", {}, "`n_atoms` may be None only where `compositions` are numbers of atoms"),
+        ("meg", {"compositions": ()}, "`n_atoms` may be None only where `compositions` are numbers of atoms"),
+        ("meg", {"compositions": ({"Si": 1.5},)}, r"`compositions` must be whole numbers of atoms, got {'Si': 1.5}"),
+        ("meg", {"compositions": ({},)}, "`compositions` must be whole numbers of atoms, got {}"),
+        ("meg", {"compositions": ({"Xe": 1.0},)}, "element 'Xe' is unknown to the potential"),
+        ("meg", {"compositions": ({"Si": 1.0},), "density": 2.0}, "`density` and `min_distance` must both be given"),
+    ],
+)
+def test_numbers_of_atoms_that_are_none(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(find_protocol(name), n_atoms=None, **change)

@@ -57,9 +57,10 @@ class Protocol:
     name: str
     doc: str
     """One sentence for people."""
-    n_atoms: int | tuple[int, int]
+    n_atoms: int | tuple[int, int] | None
     """Atoms of a cell; or the fewest and the most, then the seed of a cell chooses evenly among the numbers between
-    them that have the composition. About so many where there are `compositions`."""
+    them that have the composition. About so many where there are `compositions`; None where those are the numbers of
+    atoms themselves."""
     density: float | None
     """g/cm³ of the random start; None, for ions: 0.065 atoms an Å³."""
     min_distance: float | None
@@ -85,6 +86,8 @@ class Protocol:
         if self.compositions is not None:
             self._check_ions()
             return
+        if self.n_atoms is None:
+            raise ValueError("`n_atoms` may be None only where `compositions` are numbers of atoms")
         if self.density is None or self.min_distance is None:
             raise ValueError("`density` and `min_distance` may be None only where there are `compositions`")
         self._check_elements(self.composition)
@@ -98,9 +101,11 @@ class Protocol:
             raise ValueError("`composition` and `compositions` exclude each other")
         if isinstance(self.n_atoms, tuple):
             raise ValueError(f"`n_atoms` must be one number where there are `compositions`, got {self.n_atoms}")
-        if self.density is not None or self.min_distance is not None:
+        if self.n_atoms is None:
+            self._check_counts()
+        elif self.density is not None or self.min_distance is not None:
             raise ValueError("`density` and `min_distance` must be None where there are `compositions`")
-        if self.compositions == GRID:
+        elif self.compositions == GRID:
             self._check_elements([*FORMERS, *MODIFIERS, "O"])
         else:
             if not self.compositions:
@@ -108,6 +113,16 @@ class Protocol:
             for number, composition in enumerate(self.compositions):
                 self._check_elements(composition)
                 self.counts(number)
+
+    def _check_counts(self) -> None:
+        if not isinstance(self.compositions, tuple) or not self.compositions:
+            raise ValueError("`n_atoms` may be None only where `compositions` are numbers of atoms")
+        if (self.density is None) != (self.min_distance is None):
+            raise ValueError("`density` and `min_distance` must both be given, or neither")
+        for counts in self.compositions:
+            self._check_elements(counts)
+            if not counts or any(n < 1 or n != round(n) for n in counts.values()):
+                raise ValueError(f"`compositions` must be whole numbers of atoms, got {dict(counts)}")
 
     def _check_elements(self, symbols: Iterable[str]) -> None:
         strangers = [symbol for symbol in symbols if symbol not in self.interaction.symbols]
@@ -129,6 +144,7 @@ class Protocol:
     @property
     def possible_sizes(self) -> tuple[int, ...]:
         """Numbers of atoms that a cell may have, ascending."""
+        assert self.n_atoms is not None
         few, most = self.n_atoms if isinstance(self.n_atoms, tuple) else (self.n_atoms, self.n_atoms)
         counts = {n: self._exact_counts(n).values() for n in range(few, most + 1)}
         return tuple(n for n, c in counts.items() if all(isclose(x, round(x), abs_tol=1e-6) for x in c))
@@ -140,9 +156,10 @@ class Protocol:
         >>> find_protocol("sio2").size, find_protocol("meg").size
         ('81 to 249', 'about 400')
         """
-        if self.compositions is not None:
+        if self.n_atoms is not None and self.compositions is not None:
             return f"about {self.n_atoms}"
-        few, most = self.possible_sizes[0], self.possible_sizes[-1]
+        totals = [sum(self.counts(i).values()) for i in range(len(self.compositions or ()))]
+        few, most = (min(totals), max(totals)) if totals else (self.possible_sizes[0], self.possible_sizes[-1])
         return f"{few}" if few == most else f"{few} to {most}"
 
     def sizes(self, seeds: Sequence[int]) -> Int64[np.ndarray, " cells"]:
@@ -164,12 +181,14 @@ class Protocol:
         {'Si': 70, 'Al': 34, 'K': 70, 'O': 226}
         """
         assert self.compositions is not None
-        assert isinstance(self.n_atoms, int)
+        assert not isinstance(self.n_atoms, tuple)
         if self.compositions == GRID:
             grid = shuffled_grid()
             fractions = with_oxygen(grid[number % len(grid)].cations)
         else:
             fractions = self.compositions[number % len(self.compositions)]
+        if self.n_atoms is None:
+            return {name: round(n) for name, n in fractions.items()}
         return neutral_counts(fractions, n_atoms=self.n_atoms)
 
     def species(self, seed: int, number: int) -> UInt8[np.ndarray, " atoms"]:
@@ -379,6 +398,19 @@ def with_glasses(
         raise ValueError(f"protocol {protocol.name!r} has one composition: only {choices} take others")
     protocol = replace(protocol, compositions=tuple(compositions)) if compositions else protocol
     return replace(protocol, n_atoms=n_atoms) if n_atoms is not None else protocol
+
+
+def with_counts(protocol: Protocol, counts: Sequence[Mapping[str, int]]) -> Protocol:
+    """The protocol for cells of just these atoms, one cell after the other, in the place of its own compositions.
+
+    Whether it is made for them, is for the caller to know. Errors: `ValueError` for elements that the potential lacks.
+
+    >>> silica = with_counts(find_protocol("sio2"), [{"Si": 40, "O": 80}, {"Si": 3, "O": 6}])
+    >>> silica.counts(1), silica.size
+    ({'Si': 3, 'O': 6}, '9 to 120')
+    """
+    own = tuple({name: float(n) for name, n in each.items()} for each in counts)
+    return replace(protocol, n_atoms=None, composition={}, compositions=own)
 
 
 def find_protocol(name: str) -> Protocol:

@@ -1,0 +1,58 @@
+"""How far a simulation is, told on the terminal by a bar, and where there is none by a line now and then."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from amden.commands import err, progress_bar
+from amden.simulate.campaign import Progress
+from amden.simulate.protocol import Protocol
+
+SAY_EVERY: Final = 60.0
+"""Seconds between lines about the progress where there is no terminal to show a bar."""
+
+
+@contextmanager
+def campaign_bar(protocol: Protocol, total: int, title: str = "simulating") -> Iterator[Callable[[Progress], None]]:
+    """A bar for a campaign of so many cells; what it gives is told the progress."""
+    with progress_bar("cells", "{task.fields[batch]}") as bar:
+        task, lines = bar.add_task(title, total=total, batch=""), Lines()
+
+        def show(now: Progress) -> None:
+            share = now.steps / protocol.n_steps
+            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
+            work = now.done + share * now.batch
+            bar.update(task, completed=round(work), batch=batch)
+            lines.say(f"{now.done} of {now.n} cells{', ' if batch else ''}{batch}", work, now.n)
+
+        yield show
+
+
+class Lines:
+    """Now and then a line about the progress, where there is no terminal for a bar."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+        self._said = time.monotonic()
+
+    def say(self, what: str, work: float, total: int) -> None:
+        """A line, if it is time for one, with the time that is left by what was done since the first call."""
+        now = time.monotonic()
+        since, before = self._start = self._start or (now, work)
+        if err.is_terminal or now - self._said < SAY_EVERY:
+            return
+        self._said = now
+        left = f", {_duration((now - since) * (total - work) / (work - before))}" if work > before else ""
+        err.print(f"  {what}{left}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    """In words.
+
+    >>> _duration(50.0), _duration(4000.0), _duration(1e5)
+    ('50 s left', '67 min left', '27.8 h left')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 7200 else f"{seconds / 3600:.1f} h left"
