@@ -77,6 +77,13 @@ LangevinSettings = Annotated[
     list[str] | None,
     typer.Option("--langevin-set", help="A setting of --langevin: n_steps=90, t_max=0.2, step=0.4, friction=2 …"),
 ]
+Requench = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROTOCOL",
+        help="Melt-quench the compositions anew by this protocol (meg-short, sio2 …) and measure them beside.",
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
 
 
@@ -225,7 +232,13 @@ def sweep(
         str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for structures, tables and figure; an interrupted sweep goes on.")],
-    target: Annotated[str, typer.Option(help="Targets from one to another: 'shear_modulus=20:42:12 GPa' are twelve.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Targets from one to another: 'shear_modulus=20:42:12 GPa' are twelve; again for what is held: "
+            "'li_fraction=0.15'."
+        ),
+    ],
     n: Annotated[int, typer.Option(help="Structures for each target.", min=1)] = 20,
     atoms: Annotated[
         str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
@@ -243,6 +256,10 @@ def sweep(
     langevin_set: LangevinSettings = None,
     device: Device = "auto",
     batch_size: BatchSize = None,
+    requench: Requench = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="Draw an earlier sweep too: its folder, or LABEL=FOLDER. Repeatable.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask for a series of targets and show how far the structures follow (fig. 4 of the paper)."""
@@ -257,7 +274,10 @@ def sweep(
         "device": device,
         "batch_size": batch_size,
     }
-    run_sweep(model, out, series=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **how, **asked)
+    further = {"requench": requench, "beside": beside or []}
+    run_sweep(
+        model, out, targets=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **further, **how, **asked
+    )
 
 
 def _check_guidance_kind(kind: str | None) -> None:

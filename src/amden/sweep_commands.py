@@ -1,15 +1,18 @@
 """What `amden sweep` does: structures for a series of targets, relaxed and measured, drawn over what was asked for."""
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
+from amden.compositions import oxide_column
 from amden.config import to_dict
 from amden.generation_commands import digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
@@ -18,8 +21,12 @@ from amden.parts import Parts
 from amden.pretrained import model_path
 from amden.properties import at_rest, property_of
 from amden.refinement import Asked, default_steps, read_refinement
-from amden.report.sweep import Sweep, write_sweep
+from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
+from amden.requench import REQUENCHED
+from amden.requench_commands import FAILURE, read_requench, requenched
+from amden.request import Request
 from amden.simulate.engines import choose_device
+from amden.structure import Structures
 from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
 
 _SERIES = re.compile(r"^\s*(\S+?)\s*=\s*(\S+?):(\S+?):(\d+)\s*(\S*)\s*$")
@@ -32,7 +39,7 @@ def run_sweep(
     model: str,
     out: Path,
     *,
-    series: str,
+    targets: Sequence[str],
     n: int,
     atoms: str,
     density: float | None,
@@ -43,20 +50,27 @@ def run_sweep(
     batch_size: int | None,
     overwrite: bool,
     guide: str | None,
+    requench: str | None = None,
+    beside: Sequence[str] = (),
     **asked: Any,
 ) -> None:
-    """Body of `amden sweep`; `asked` are further options of `read_request`."""
+    """Body of `amden sweep`; `targets` are one series and others that are held, `requench` names a protocol, `beside`
+    are folders of earlier sweeps; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
     where, path = pick_device(device), sampled_model(model, refine)
     loaded = load_model(path, device=where)
-    name, targets = read_series(series, loaded)
+    series, fixed = read_series(targets, loaded)
+    name, protocol = series.name, read_requench(requench, loaded)
     other = load_model(model_path(guide), device=where) if guide else None
-    wish, _ = read_request(loaded, targets=[f"{name}={targets[0]:.12g}"], guide=other, extrapolate=True, **asked)
-    measure = property_of(name)
-    if measure is None:
-        raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
-    blank = _blank(loaded, len(targets), n, atoms, box_density(wish, density))
-    wish = replace(wish, targets={name: torch.tensor(targets, dtype=torch.float64).repeat_interleave(n)})
+    first = [f"{name}={series.values[0]:.12g}", *fixed]
+    wish, _ = read_request(loaded, targets=first, guide=other, extrapolate=True, **asked)
+    names = _measurable(name, wish.targets)
+    further = _beside(beside, name)
+    for note in read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes:
+        err.print(f"  [yellow]note:[/] {note}")
+    blank = _blank(loaded, len(series.values), n, atoms, box_density(wish, density))
+    each = torch.tensor(series.values, dtype=torch.float64).repeat_interleave(n)
+    wish = replace(wish, targets={**wish.targets, name: each})
     how, steps = read_refinement(refine, loaded), steps or default_steps(loaded, where, refine)
     wish.check(loaded, blank.n_atoms, refine=how)
     request = {
@@ -73,7 +87,8 @@ def run_sweep(
     }
     request |= {"guide": guide and digest(model_path(guide).read_bytes())}
     parts = Parts(out / "sweep.extxyz", request)
-    err.print(f"{model} on {where}: {len(targets)} targets of {name}, {n} structures each, {steps} steps, seed {seed}")
+    count = f"{len(series.values)} targets of {name}, {n} structures each"
+    err.print(f"{model} on {where}: {count}, {steps} steps, seed {seed}")
     made = generate_shown(
         loaded,
         blank,
@@ -85,40 +100,97 @@ def run_sweep(
         batch_size=batch_size,
         parts=parts,
     )
-    wanted = ["density", "rings", measure, *(["moduli-vrh"] if measure == "moduli" else [])]
-    names = [each for i, each in enumerate(wanted) if each not in wanted[:i]]
+    chosen = choose_device(where.type)
     with err.status("relaxing and measuring"):
-        found = at_rest(made, names, device=choose_device(where.type))
-    found = replace(found, properties={**made.properties, **found.properties})
+        found = at_rest(made, names, device=chosen, potential=protocol and protocol.potential)
+    found, texts = replace(found, properties={**made.properties, **found.properties}), dict[str, list[str]]()
+    if protocol is not None:
+        found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
     parts.remove()
-    scale = loaded.denoiser.config.properties[name]
-    low, high = np.quantile(scale.quantiles or (scale.mean - 2 * scale.std, scale.mean + 2 * scale.std), [0.05, 0.95])
-    asked_for = wish.targets[name]
-    assert isinstance(asked_for, torch.Tensor)
-    sweeps = [
-        Sweep(
-            column,
-            PROPERTY_UNITS.get(column, ""),
-            asked_for.numpy(),
-            found.properties[column].double().numpy(),
-            (low, high),
-        )
-        for column in (name, name + CONVERGED)
-        if column in found.properties
-    ]
-    for line in (*outcome(made, wish), *(line for sweep in sweeps for line in sweep.lines())):
+    sweeps, held = _sweeps(found, name, each, loaded, further), _held(found, wish, loaded)
+    for line in (*outcome(made, wish), *(line for one in (*sweeps, *held) for line in one.lines())):
         print(line)
+    if (mixtures := oxide_column(found)) is not None:
+        texts["oxides"] = mixtures
     columns = {k: v.double().numpy() for k, v in found.properties.items() if v.ndim == 1}
-    for written in write_sweep(sweeps, out, {"atoms": found.n_atoms.numpy(), **columns}):
+    for written in write_sweep(sweeps, out, {"atoms": found.n_atoms.numpy(), **texts, **columns}, held=held):
         print(written)
 
 
-def read_series(text: str, model: Model) -> tuple[str, list[float]]:
-    """Name and values of targets such as `shear_modulus=20:42:12 GPa`: twelve from 20 to 42.
+def _measurable(name: str, targets: Mapping[str, Any]) -> list[str]:
+    """The properties to measure, for what is swept and what is held."""
+    if property_of(name) is None:
+        raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
+    found = ["density", "rings", *filter(None, map(property_of, (name, *targets)))]
+    return list(dict.fromkeys([*found, *(["moduli-vrh"] if "moduli" in found else [])]))
 
-    Errors: `ValueError` for a text of another form, fewer than two targets, and as of `read_targets`.
+
+def _sweeps(
+    found: Structures, name: str, targets: Tensor, model: Model, further: Mapping[str, Mapping[str, Any]]
+) -> list[Sweep]:
+    """What was swept, in each convention that it was measured in, with what came of the same compositions requenched
+    and with earlier sweeps beside."""
+    scale = model.denoiser.config.properties[name]
+    low, high = np.quantile(scale.quantiles or (scale.mean - 2 * scale.std, scale.mean + 2 * scale.std), [0.05, 0.95])
+    numbers = {k: v.double().numpy() for k, v in found.properties.items()}
+    sweeps = []
+    for column in filter(numbers.__contains__, (name, name + CONVERGED)):
+        own = Sweep(column, PROPERTY_UNITS.get(column, ""), targets.numpy(), numbers[column], (low, high))
+        others = {}
+        if REQUENCHED + column in numbers:
+            others["requenched"] = replace(own, value=numbers[REQUENCHED + column])
+        for label, table in further.items():
+            if column in table:
+                others[label] = replace(own, target=table[f"target_{name}"], value=table[column])
+        sweeps.append(replace(own, beside=others))
+    return sweeps
+
+
+def _held(found: Structures, wish: Request, model: Model) -> list[Held]:
+    """What was held while something else was swept."""
+    none = torch.full((len(found),), torch.nan, dtype=torch.float64)
+    return [
+        Held(
+            name,
+            PROPERTY_UNITS.get(name, ""),
+            target,
+            found.properties.get(name, none).double().numpy(),
+            model.denoiser.config.properties[name].quantiles,
+        )
+        for name, target in wish.targets.items()
+        if not isinstance(target, Tensor)
+    ]
+
+
+def _beside(texts: Sequence[str], name: str) -> dict[str, Mapping[str, Any]]:
+    """Tables of earlier sweeps of the property `name`: `FOLDER`, or `LABEL=FOLDER`."""
+    found = {}
+    for text in texts:
+        label, equals, folder = text.rpartition("=")
+        path = Path(folder)
+        found[label if equals else path.name] = read_sweep(path, name)
+    return found
+
+
+@dataclass(frozen=True)
+class Series:
+    """Targets of one property."""
+
+    name: str
+    values: Sequence[float]
+
+
+def read_series(texts: Sequence[str], model: Model) -> tuple[Series, list[str]]:
+    """The one series among targets, such as `shear_modulus=20:42:12 GPa`, twelve from 20 to 42; and the others.
+
+    Errors: `ValueError` for a series of another form or fewer than two targets, for none and for several, and as of
+    `read_targets`.
     """
+    ranges = [text for text in texts if ":" in text.partition("=")[2]]
+    if len(ranges) > 1:
+        raise ValueError(f"a sweep has one series of targets, got {', '.join(ranges)}: hold the others at one value")
+    text = ranges[0] if ranges else ", ".join(texts)
     match = _SERIES.match(text)
     try:
         ends = (float(match[2]), float(match[3])) if match else None
@@ -131,7 +203,7 @@ def read_series(text: str, model: Model) -> tuple[str, list[float]]:
         read_targets([f"{name}={value:.12g} {match[5]}"], known, extrapolate=True).values[name]
         for value in np.linspace(*ends, int(match[4]))
     ]
-    return name, values
+    return Series(name, values), [text for text in texts if text not in ranges]
 
 
 def _blank(model: Model, n_targets: int, n: int, atoms: str, density: float | None) -> Blank:

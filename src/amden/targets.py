@@ -11,6 +11,7 @@ from ase.formula import Formula as ParsedFormula
 from rich.table import Table
 
 from amden.analysis.observables import UNITS
+from amden.compositions import counts_of, formal_charge
 from amden.diffusion.composition import Constraint, Formula, Neutral
 from amden.diffusion.vocabulary import Vocabulary
 from amden.elements import atomic_number
@@ -219,8 +220,9 @@ def outcome(made: Structures, request: Request) -> Iterator[str]:
     """What became of composition and charge, in lines for the terminal."""
     if CHARGE_ERROR in made.properties:
         error = made.properties[CHARGE_ERROR]
-        neutral = f"{int((error == 0).sum())} of {len(made)} neutral"
-        yield f"charge error before balancing: {float(error.mean()):.4f} e an atom, {neutral}"
+        neutral, after = int((error == 0).sum()), sum(formal_charge(counts) == 0 for counts in counts_of(made))
+        yield f"charge error before balancing: {float(error.mean()):.4f} e an atom, {neutral} of {len(made)} neutral"
+        yield f"after: {after} of {len(made)} exactly neutral"
     if CHANGED in made.properties:
         changed = made.properties[CHANGED]
         amount = f"{float(changed.mean()):.3g} atoms a structure, at most {int(changed.max())}"

@@ -1,0 +1,53 @@
+"""What `--requench` does: the protocol it names, and the compositions of structures melt-quenched by it, with a bar."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from amden.commands import err
+from amden.elements import symbol
+from amden.io import write_structures
+from amden.model import Model
+from amden.progress import campaign_bar
+from amden.properties import Device
+from amden.requench import REQUENCHED, requench
+from amden.simulate.protocol import Protocol, find_protocol
+from amden.structure import Structures
+
+FAILURE: Final = "requench_failure"
+"""The column of reasons."""
+
+
+def read_requench(name: str | None, model: Model) -> Protocol | None:
+    """The protocol of that name.
+
+    Errors: `ValueError` for one that cannot simulate all elements of the model.
+    """
+    if name is None:
+        return None
+    protocol, known = find_protocol(name), model.denoiser.config.vocabulary
+    symbols = tuple(protocol.composition) or protocol.interaction.symbols
+    strangers = [name for name in map(symbol, known.species) if name not in symbols]
+    if strangers:
+        raise ValueError(f"`--requench {name}` simulates {', '.join(symbols)}, the model makes {known}")
+    return protocol
+
+
+def requenched(
+    structures: Structures, names: Sequence[str], *, protocol: Protocol, seed: int, out: Path, device: Device
+) -> tuple[Structures, list[str]]:
+    """The structures with `requenched_<property>` for each of these properties, and for each why there is none.
+
+    The campaigns lie in `out/requenched`, what came of this one, at rest, in `out/requenched.extxyz`.
+    """
+    err.print(f"requenching {len(structures)} compositions by {protocol.name}, about {protocol.duration:g} ps each")
+    with campaign_bar(protocol, len(structures), title="requenching") as show:
+        folder = out / REQUENCHED.rstrip("_")
+        found = requench(structures, names, protocol=protocol, seed=seed, out=folder, device=device, progress=show)
+    for place, reason in found.failures.items():
+        err.print(f"  structure {place} not requenched: {reason}")
+    if found.structures is not None:
+        write_structures(folder.with_suffix(".extxyz"), found.structures, overwrite=True)
+    together = replace(structures, properties={**structures.properties, **found.columns})
+    return together, [found.failures.get(i, "") for i in range(len(structures))]
