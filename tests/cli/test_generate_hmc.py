@@ -1,10 +1,10 @@
-"""`amden generate --hmc` as a user meets it."""
+"""`amden generate --hmc` and `--langevin` as a user meets them."""
 
 from dataclasses import replace
 
 import pytest
 
-from amden import generation, generation_commands
+from amden import generation, generation_commands, refinement
 from amden.cli import main
 from amden.io import read_structures
 from amden.model import denoiser_of, load_model, save_model
@@ -19,14 +19,14 @@ def energy_checkpoint(tiny_model, tmp_path):
 
 
 def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(generation_commands, "HMC_STEPS_CPU", 8)
+    monkeypatch.setattr(refinement, "STEPS_CPU", 8)
     monkeypatch.setattr(generation_commands, "LOG_SECONDS", 0.0)
     monkeypatch.setattr(generation, "STEERING_EVERY", 2)
     out = tmp_path / "g.extxyz"
     main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])
     told = " ".join(capsys.readouterr().err.split())
     assert "note: 8 steps on a CPU; 2000, as on a GPU (`--steps`), relax further" in told
-    assert "Hamiltonian Monte Carlo: 84 evaluations of the network a structure" in told
+    assert "relaxed while denoising: 84 evaluations of the network a structure" in told
     assert "s to go" in told
     assert "68 of 84 evaluations, acceptance" in told
     assert ", dt₀ 0." in told
@@ -59,7 +59,7 @@ def test_settings_are_taken_and_wrong_ones_refused(energy_checkpoint, tmp_path, 
     arguments = ["generate", str(energy_checkpoint), "--atoms", "8", "--steps", "6", "--device", "cpu"]
     arguments += ["--out", str(tmp_path / "g.extxyz")]
     main([*arguments, "--hmc-set", "t_max=0.4", "--hmc-set", "n_verlet=3", "--hmc-set", "acceptance=null"])
-    assert "Hamiltonian Monte Carlo: 16 evaluations" in " ".join(capsys.readouterr().err.split())
+    assert "relaxed while denoising: 16 evaluations" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit):
         main([*arguments, "--overwrite", "--hmc-set", "verlet=3"])
     assert "verlet" in capsys.readouterr().err
@@ -82,3 +82,18 @@ def test_a_model_is_sampled_as_its_recipe_says(energy_checkpoint, tmp_path, caps
     assert "14 evaluations" in told
     main([*arguments, "--hmc-set", "t_max=0.5"])
     assert "16 evaluations" in " ".join(capsys.readouterr().err.split())
+
+
+def test_langevin_dynamics_take_any_model_and_show_the_temperature(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generation_commands, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "STEERING_EVERY", 2)
+    arguments = ["generate", str(tiny_checkpoint), "--atoms", "8", "--steps", "10", "--device", "cpu", "--langevin"]
+    arguments += ["--out", str(tmp_path / "g.extxyz"), "--langevin-set", "t_max=0.5", "--langevin-set", "n_steps=3"]
+    main(arguments)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "relaxed while denoising: 26 evaluations of the network a structure" in told
+    assert "evaluations, temperature" in told
+    assert len(read_structures(tmp_path / "g.extxyz")) == 1
+    with pytest.raises(SystemExit):
+        main([*arguments, "--overwrite", "--hmc"])
+    assert "choose one of --hmc and --langevin" in capsys.readouterr().err
