@@ -95,18 +95,26 @@ def _print_version(wanted: bool) -> bool:
 
 
 def _refine(
-    hmc: bool, hmc_set: list[str] | None, langevin: bool = False, langevin_set: list[str] | None = None
+    hmc: bool,
+    hmc_set: list[str] | None,
+    langevin: bool = False,
+    langevin_set: list[str] | None = None,
+    plain: bool = False,
 ) -> "Asked | None":
-    """The refinement that these options ask for; None where nothing does."""
+    """The refinement that these options ask for; None where it is left to the model."""
     from amden.refinement import Asked
 
     asked = [
         Asked(kind, tuple(settings or ()))
-        for kind, wanted, settings in (("hmc", hmc, hmc_set), ("langevin", langevin, langevin_set))
+        for kind, wanted, settings in (
+            ("hmc", hmc, hmc_set),
+            ("langevin", langevin, langevin_set),
+            ("none", plain, None),
+        )
         if wanted or settings
     ]
     if len(asked) > 1:
-        raise ValueError("choose one of --hmc and --langevin")
+        raise ValueError("choose one of --hmc, --langevin and --plain")
     return asked[0] if asked else None
 
 
@@ -153,6 +161,7 @@ def generate(
     device: Device = "auto",
     batch_size: BatchSize = None,
     trajectory: Annotated[
+    plain: Plain = False,
         Path | None, typer.Option(help="Write the denoising of the first structure, a frame a step.")
     ] = None,
     overwrite: Overwrite = False,
@@ -164,7 +173,7 @@ def generate(
     options = {
         "seed": seed,
         "steps": steps,
-        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set, plain),
         "device": device,
         "batch_size": batch_size,
     }
@@ -208,6 +217,7 @@ def design(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
+    plain: Plain = False,
     """Design structures: generate, relax and measure in rounds until enough of them meet the targets."""
     from amden.design_commands import Budget, run_design
 
@@ -218,7 +228,7 @@ def design(
     how = {
         "seed": seed,
         "steps": steps,
-        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set, plain),
         "device": device,
         "overwrite": overwrite,
     }
@@ -259,6 +269,7 @@ def sweep(
     requench: Requench = None,
     beside: Annotated[
         list[str] | None, typer.Option(help="Draw an earlier sweep too: its folder, or LABEL=FOLDER. Repeatable.")
+    plain: Plain = False,
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -270,7 +281,7 @@ def sweep(
     how = {
         "seed": seed,
         "steps": steps,
-        "refine": _refine(hmc, hmc_set, langevin, langevin_set),
+        "refine": _refine(hmc, hmc_set, langevin, langevin_set, plain),
         "device": device,
         "batch_size": batch_size,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -99,6 +99,8 @@ class SamplingConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    relax: Literal["none", "hmc", "langevin"] = "none"
+    """What is done before each denoising step where nobody asks: nothing, or one of the two below."""
     steps: int = 200
     """Steps of standard denoising."""
     hmc_steps: int = 2000

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     """A refinement as somebody asks for it."""
 
     kind: str
-    """`hmc` or `langevin`."""
+    """`hmc`, `langevin`, or `none` where a model would be relaxed by default."""
     settings: tuple[str, ...] = ()
     """What differs from the model's best: `t_max=0.4` …"""
 
@@ -46,14 +46,20 @@ def sampling_of(model: Model) -> SamplingConfig:
     return from_dict(SamplingConfig, model.provenance.get("recipe", {}).get("sampling", {}))
 
 
+def settled(asked: Asked | None, model: Model) -> Asked | None:
+    """What is done: what somebody asks for, else what is best for the model; None: nothing."""
+    kind = sampling_of(model).relax if asked is None else asked.kind
+    return None if kind == "none" else asked or Asked(kind)
+
+
 def read_refinement(asked: Asked | None, model: Model) -> Refine | None:
-    """The refinement as is best for the model but for settings such as "step=0.2"; None: without it.
+    """The refinement as is best for the model but for settings such as "step=0.2"; None: standard denoising.
 
     Errors: `ValueError` for a setting that it does not have.
     """
+    asked, best = settled(asked, model), sampling_of(model)
     if asked is None:
         return None
-    best = sampling_of(model)
     if asked.kind == "hmc":
         return from_dict(HMCConfig, with_overrides(to_dict(best.hmc), asked.settings))
     return from_dict(LangevinConfig, with_overrides(to_dict(best.langevin), asked.settings))
@@ -61,7 +67,7 @@ def read_refinement(asked: Asked | None, model: Model) -> Refine | None:
 
 def default_steps(model: Model, device: torch.device, asked: Asked | None) -> int:
     """Denoising steps where none are asked for."""
-    best = sampling_of(model)
+    asked, best = settled(asked, model), sampling_of(model)
     if asked is None:
         return best.steps
     most = best.hmc_steps if asked.kind == "hmc" else best.langevin_steps

@@ -96,4 +96,18 @@ def test_langevin_dynamics_take_any_model_and_show_the_temperature(tiny_checkpoi
     assert len(read_structures(tmp_path / "g.extxyz")) == 1
     with pytest.raises(SystemExit):
         main([*arguments, "--overwrite", "--hmc"])
-    assert "choose one of --hmc and --langevin" in capsys.readouterr().err
+    assert "choose one of --hmc, --langevin and --plain" in capsys.readouterr().err
+
+
+def test_a_model_may_be_relaxed_by_default(tiny_checkpoint, tmp_path, capsys):
+    model = load_model(tiny_checkpoint)
+    sampling = {"relax": "langevin", "langevin_steps": 10, "langevin": {"t_max": 0.5, "n_steps": 3}}
+    save_model(tiny_checkpoint, replace(model, provenance={**model.provenance, "recipe": {"sampling": sampling}}))
+    arguments = ["generate", str(tiny_checkpoint), "--atoms", "8", "--device", "cpu", "--overwrite"]
+    arguments += ["--out", str(tmp_path / "g.extxyz")]
+    main(arguments)
+    assert "relaxed while denoising: 26 evaluations" in " ".join(capsys.readouterr().err.split())
+    main([*arguments, "--plain"])
+    told = capsys.readouterr().err
+    assert "200 steps" in told
+    assert "relaxed while denoising" not in told
