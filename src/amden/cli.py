@@ -84,6 +84,9 @@ Requench = Annotated[
         help="Melt-quench the compositions anew by this protocol (meg-short, sio2 …) and measure them beside.",
     ),
 ]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Standard denoising, also with a model that is relaxed by default.")
+]
 BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
 
 
@@ -158,10 +161,10 @@ def generate(
     hmc_set: HmcSettings = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
+    plain: Plain = False,
     device: Device = "auto",
     batch_size: BatchSize = None,
     trajectory: Annotated[
-    plain: Plain = False,
         Path | None, typer.Option(help="Write the denoising of the first structure, a frame a step.")
     ] = None,
     overwrite: Overwrite = False,
@@ -214,10 +217,11 @@ def design(
     hmc_set: HmcSettings = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
+    plain: Plain = False,
     device: Device = "auto",
+    requench: Requench = None,
     overwrite: Overwrite = False,
 ) -> None:
-    plain: Plain = False,
     """Design structures: generate, relax and measure in rounds until enough of them meet the targets."""
     from amden.design_commands import Budget, run_design
 
@@ -231,6 +235,7 @@ def design(
         "refine": _refine(hmc, hmc_set, langevin, langevin_set, plain),
         "device": device,
         "overwrite": overwrite,
+        "requench": requench,
     }
     sizes = {"atoms": atoms, "density": density, "training": training}
     run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
@@ -264,12 +269,12 @@ def sweep(
     hmc_set: HmcSettings = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
+    plain: Plain = False,
     device: Device = "auto",
     batch_size: BatchSize = None,
     requench: Requench = None,
     beside: Annotated[
         list[str] | None, typer.Option(help="Draw an earlier sweep too: its folder, or LABEL=FOLDER. Repeatable.")
-    plain: Plain = False,
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

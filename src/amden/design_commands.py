@@ -5,8 +5,9 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,10 @@ from rich.table import Table
 
 from amden.analysis.compare import analyze
 from amden.analysis.memorisation import FEWEST, novelty
+from amden.analysis.parity import REQUENCHED, parities
 from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
+from amden.compositions import oxide_column
 from amden.config import to_dict
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, chosen, design, deviations, history, kept
@@ -32,6 +35,7 @@ from amden.refinement import Asked, Refine, default_steps, read_refinement
 from amden.report import About
 from amden.report import write as write_report
 from amden.report.about import source, versions
+from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
 from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
@@ -72,9 +76,10 @@ def run_design(
     refine: Asked | None,
     device: str,
     overwrite: bool,
+    requench: str | None = None,
     **asked: Any,
 ) -> None:
-    """Body of `amden design`; `asked` are further options of `read_request`."""
+    """Body of `amden design`; `requench` names a protocol, `asked` are further options of `read_request`."""
     check_output(out / "designs.extxyz", overwrite=overwrite)
     if not targets:
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
@@ -85,13 +90,14 @@ def run_design(
     other = load_model(model_path(guide), device=where) if guide else None
     wish, notes = read_request(loaded, targets=targets, guide=other, **asked)
     goals = read_goals(loaded, wish, tolerance)
-    names = _measurable(goals)
+    names, protocol = _measurable(goals), read_requench(requench, loaded)
+    potential = measured_by(protocol, loaded)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
     blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
     how, steps = read_refinement(refine, loaded), steps or default_steps(loaded, where, refine)
     wish.check(loaded, blank.n_atoms, refine=how)
-    maker = _Maker(loaded, wish, blank, steps, how, seed, where, names, out)
+    maker = _Maker(loaded, wish, blank, steps, how, seed, where, names, potential, out)
     origin = {
         "model": digest(path.read_bytes()),
         "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},
@@ -99,6 +105,8 @@ def run_design(
         "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
         "settings": [seed, steps, refine and refine.kind, how and to_dict(how), where.type],
     }
+    if potential != measured_by(None, loaded):
+        origin["potential"] = potential
     store = _Store(out / "rounds", origin)
     begun, started = store.load(), time.monotonic()
     if begun:
@@ -112,7 +120,11 @@ def run_design(
         enough=lambda: budget.max_minutes is not None and time.monotonic() - started > 60 * budget.max_minutes,
         on_round=lambda number, found: _told(goals, number, found, store),
     )
-    _finish(goals, done, budget, out, known, overwrite=overwrite)
+    anew = None
+    if protocol is not None:
+        chosen_device = choose_device(where.type)
+        anew = partial(requenched, names=names, protocol=protocol, seed=seed, out=out, device=chosen_device)
+    _finish(goals, done, budget, out, known, anew, overwrite=overwrite)
 
 
 def _training_set(path: Path) -> Structures:
@@ -173,6 +185,7 @@ class _Maker:
     seed: int
     device: torch.device
     names: Sequence[str]
+    potential: str | None
     out: Path
 
     def __call__(self, number: int, asked: Mapping[str, float]) -> Structures:
@@ -192,7 +205,7 @@ class _Maker:
             parts=parts,
         )
         with err.status(f"round {number + 1}: relaxing and measuring"):
-            found = at_rest(made, self.names, device=choose_device(self.device.type))
+            found = at_rest(made, self.names, device=choose_device(self.device.type), potential=self.potential)
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}
         parts.remove()
         return replace(found, properties={**told, **found.properties})
@@ -239,10 +252,12 @@ def _finish(
     budget: Budget,
     out: Path,
     known: Structures | None,
+    anew: Callable[[Structures], tuple[Structures, list[str]]] | None,
     *,
     overwrite: bool,
 ) -> None:
-    """Write what was found: the structures that meet the targets, or if none does the closest."""
+    """Write what was found: the structures that meet the targets, or if none does the closest; beside them what `anew`
+    finds of their compositions."""
     places = kept(goals, done)[: budget.n]
     met = len(places)
     if not places:
@@ -260,17 +275,28 @@ def _finish(
     if near is not None:
         told["novelty"] = torch.from_numpy(near.closest.novelty).double()
     best = replace(best, properties={**best.properties, **targets, **told})
+    texts = dict[str, list[str]]()
+    if anew is not None:
+        best, texts[FAILURE] = anew(best)
     write_structures(out / "designs.extxyz", best, overwrite=overwrite)
-    _write_table(out / "designs.csv", best)
+    if (mixtures := oxide_column(best)) is not None:
+        texts["oxides"] = mixtures
+    _write_table(out / "designs.csv", best, texts)
     _write_rounds(out / "rounds.csv", goals, done)
-    Console(file=sys.stdout).print(_table(goals, best, met))
+    Console(file=sys.stdout).print(_table(goals, best, met, texts.get("oxides")))
+    shown = (*goals, *targets, *(REQUENCHED + name for name in goals))
+    parity = replace(best, properties={k: v for k, v in best.properties.items() if k in shown})
+    for each in parities(parity) if anew is not None else ():
+        told = (
+            f"{each.name}: mean absolute error {each.mean_absolute_error:.3g}, requenched {each.requenched_error:.3g}"
+        )
+        print(f"{told}{f' {each.unit}' if each.unit else ''}")
     about = About(
         " ".join(["amden", *sys.argv[1:]]),
         (source("generated", out / "designs.extxyz", structures=len(best)),),
         versions(),
     )
     if len(best) > 1:
-        parity = replace(best, properties={k: v for k, v in best.properties.items() if k in goals or k in targets})
         write_report(
             analyze(parity, training=known), out / "report", about=about, views={"generated": parity}, overwrite=True
         )
@@ -290,31 +316,36 @@ def _closest(goals: Mapping[str, Goal], done: Sequence[Round], n: int) -> list[t
     return [(number, place) for _, number, place in sorted(found)[:n]]
 
 
-def _table(goals: Mapping[str, Goal], best: Structures, met: int) -> Table:
+def _table(goals: Mapping[str, Goal], best: Structures, met: int, oxides: Sequence[str] | None) -> Table:
     shown = Table(
         "structure",
         "round",
         title=f"{met} structures meet the targets" if met else "none meets the targets; the closest",
     )
-    columns = [
-        name for name in (*goals, "density", "mean_ring_size", "potential_energy", "novelty") if name in best.properties
-    ]
-    columns = list(dict.fromkeys(columns))
+    beside = [REQUENCHED + name for name in goals]
+    known = (*goals, *beside, "density", "mean_ring_size", "potential_energy", "novelty")
+    columns = list(dict.fromkeys(name for name in known if name in best.properties))
     for name in columns:
-        unit = {"potential_energy": "eV/atom"}.get(name, PROPERTY_UNITS.get(name, ""))
+        unit = {"potential_energy": "eV/atom"}.get(name, PROPERTY_UNITS.get(name.removeprefix(REQUENCHED), ""))
         target = f"\n{goals[name].target:g} ± {goals[name].tolerance:g}" if name in goals else ""
         shown.add_column(f"{name.replace('_', ' ')}{target}{f' {unit}' if unit else ''}")
+    if oxides is not None:
+        shown.add_column("oxides mol %")
     for i in range(len(best)):
-        values = (f"{float(best.properties[name][i]):.4g}" for name in columns)
+        values = [f"{float(best.properties[name][i]):.4g}" for name in columns]
+        values += [oxides[i]] if oxides is not None else []
         shown.add_row(str(i), f"{int(best.properties['round'][i])}", *values)
     return shown
 
 
-def _write_table(path: Path, best: Structures) -> None:
+def _write_table(path: Path, best: Structures, texts: Mapping[str, Sequence[str]]) -> None:
     columns = {name: values for name, values in best.properties.items() if values.ndim == 1}
-    rows = [[i, int(n), *(f"{float(v[i]):.8g}" for v in columns.values())] for i, n in enumerate(best.n_atoms.tolist())]
+    rows = [
+        [i, n, *(column[i] for column in texts.values()), *(f"{float(v[i]):.8g}" for v in columns.values())]
+        for i, n in enumerate(best.n_atoms.tolist())
+    ]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([["structure", "atoms", *columns], *rows])
+        csv.writer(file, lineterminator="\n").writerows([["structure", "atoms", *texts, *columns], *rows])
 
 
 def _write_rounds(path: Path, goals: Mapping[str, Goal], done: Sequence[Round]) -> None:

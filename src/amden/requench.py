@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amden.analysis.parity import REQUENCHED
 from amden.compositions import counts_of, formal_charge
 from amden.properties import PROPERTIES, Device, at_rest
 from amden.shard import load_shard
@@ -27,8 +28,6 @@ from amden.simulate.potentials.pair_sums import image_cutoff
 from amden.simulate.protocol import Protocol, with_counts
 from amden.structure import Structures, concatenate
 
-REQUENCHED: Final = "requenched_"
-"""What the names of the columns begin with."""
 STRUCTURE: Final = "structure"
 """Property of a requenched structure: the place of the one whose composition it has."""
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from amden.analysis.parity import REQUENCHED
 from amden.commands import err
 from amden.elements import symbol
 from amden.io import write_structures
 from amden.model import Model
 from amden.progress import campaign_bar
 from amden.properties import Device
-from amden.requench import REQUENCHED, requench
-from amden.simulate.protocol import Protocol, find_protocol
+from amden.requench import requench
+from amden.simulate.protocol import POTENTIALS, Protocol, find_protocol
 from amden.structure import Structures
 
 FAILURE: Final = "requench_failure"
@@ -32,6 +33,15 @@ def read_requench(name: str | None, model: Model) -> Protocol | None:
     if strangers:
         raise ValueError(f"`--requench {name}` simulates {', '.join(symbols)}, the model makes {known}")
     return protocol
+
+
+def measured_by(protocol: Protocol | None, model: Model) -> str | None:
+    """The potential that structures of a model are measured with: that of the protocol which requenches them, else the
+    first that has all elements of the model; None where none has."""
+    if protocol is not None:
+        return protocol.potential
+    symbols = set(map(symbol, model.denoiser.config.vocabulary.species))
+    return next((name for name, potential in POTENTIALS.items() if symbols <= set(potential.symbols)), None)
 
 
 def requenched(

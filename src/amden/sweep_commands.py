@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amden.analysis.parity import REQUENCHED
 from amden.blank import Blank, cubic_blank
 from amden.commands import err, pick_device
 from amden.compositions import oxide_column
@@ -22,8 +23,7 @@ from amden.pretrained import model_path
 from amden.properties import at_rest, property_of
 from amden.refinement import Asked, default_steps, read_refinement
 from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
-from amden.requench import REQUENCHED
-from amden.requench_commands import FAILURE, read_requench, requenched
+from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
@@ -102,7 +102,7 @@ def run_sweep(
     )
     chosen = choose_device(where.type)
     with err.status("relaxing and measuring"):
-        found = at_rest(made, names, device=chosen, potential=protocol and protocol.potential)
+        found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded))
     found, texts = replace(found, properties={**made.properties, **found.properties}), dict[str, list[str]]()
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=seed, out=out, device=chosen)

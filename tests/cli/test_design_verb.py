@@ -1,13 +1,16 @@
 """`amden design` as a user types it, with an untrained model: what it makes cannot be right, but it is measured."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from amden import design_commands
 from amden.cli import main
+from amden.compositions import counts_of
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
 from amden.io import read_structures, write_structures
@@ -15,7 +18,10 @@ from amden.model import Model, save_model
 from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig, ScoreModel
+from amden.properties import Tools, measured
+from amden.simulate.oxides import parse_composition
 from amden.simulate.potentials import StillingerWeber
+from amden.simulate.protocol import PROTOCOLS, Stage, find_protocol
 from amden.simulate.relaxation import relax_structures
 from amden.testing import random_structures
 
@@ -96,6 +102,7 @@ def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
         ),
         (["--target", "density=2.4", "--tolerance", "-1"], "the tolerance of a target must be positive"),
         (["--target", "density=2.4", "--target", "beauty=0", "--tolerance", "1"], "write `--tolerance NAME=1`"),
+        (["--target", "density=2.4", "--requench", "magic"], "unknown protocol 'magic': expected one of si-melt"),
         (["--target", "density=9"], "outside the training data"),
         (["--target", "density=2.4", "--train", "gone.extxyz"], "gone.extxyz: no such file"),
         (["--target", "density=2.4", "--guidance-kind", "magic"], "must be null, model or icg"),
@@ -107,6 +114,40 @@ def test_what_cannot_be_designed_is_one_line(folder, capsys, options, message):
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
     assert not Path("best").exists()
+
+
+def test_the_compositions_of_designs_are_requenched(folder, monkeypatch, capsys):
+    protocol = replace(find_protocol("si-melt"), name="si-short", stages=(Stage(0.1, (1000.0, 1000.0)),))
+    monkeypatch.setitem(PROTOCOLS, "si-short", protocol)
+    asked = ["--target", "density=2.4", "--tolerance", "0.5", "--n", "2", "--per-round", "4", "--rounds", "1"]
+    design(*asked)
+    first = read_structures("best/designs.extxyz")
+    design(*asked, "--requench", "si-short", "--overwrite")
+    told = capsys.readouterr()
+    assert "going on after 1 rounds" in told.err
+    found, anew = read_structures("best/designs.extxyz"), read_structures("best/requenched.extxyz")
+    assert found.properties["density"].tolist() == first.properties["density"].tolist()
+    values = found.properties["requenched_density"]
+    assert values.tolist() == pytest.approx(anew.density.tolist(), abs=1e-4)
+    assert [float(row["requenched_density"]) for row in table("best/designs.csv")] == pytest.approx(values.tolist())
+    assert [row["requench_failure"] for row in table("best/designs.csv")] == ["", ""]
+    errors = [float(abs(x - 2.4).mean()) for x in (found.properties["density"], values)]
+    assert f"density: mean absolute error {errors[0]:.3g}, requenched {errors[1]:.3g} g/cm³" in told.out
+    assert "density, requenched, against its target" in Path("best/report/index.html").read_text(encoding="utf-8")
+
+
+def test_compositions_of_oxide_glasses_are_told_in_mole_per_cent(folder, monkeypatch, capsys):
+    egnn = EGNNConfig(layers=1, hidden=8, channels=1, cutoff=4.0, n_norm=10.0)
+    denoiser = ScoreModel(ScoreConfig(Vocabulary((3, 8, 14)), egnn=egnn, properties=SCALES)).eval()
+    save_model("model.safetensors", Model(denoiser, Diffusion(), {"data": {"density": 2.4, "mean_mass": 20.0}}))
+    monkeypatch.setattr(
+        design_commands, "at_rest", lambda made, *_, **__: measured(made, ["density"], Tools(None, "cpu"))
+    )
+    design("--target", "density=2.4", "--tolerance", "2", "--n", "1", "--per-round", "2", "--rounds", "1")
+    rows, found = table("best/designs.csv"), read_structures("best/designs.extxyz")
+    for row, counts in zip(rows, counts_of(found), strict=True):
+        assert parse_composition(row["oxides"]) == pytest.approx({k: n / 24 for k, n in counts.items()}, abs=1e-3)
+    assert "oxides" in capsys.readouterr().out
 
 
 def test_the_rounds_of_another_design_are_refused(folder, capsys):

@@ -10,6 +10,7 @@ import torch
 from amden.analysis.compare import Difference, analyze, compare
 from amden.analysis.noise import Floor
 from amden.analysis.observables import Settings, observe
+from amden.analysis.parity import parities
 from amden.analysis.qn import qn
 from amden.analysis.relaxation import Relaxation
 from amden.analysis.scattering import structure_factor
@@ -214,9 +215,20 @@ def test_properties_are_compared_and_targets_are_not():
     assert parity.mean_absolute_error == pytest.approx(9.0)
     assert parity.root_mean_square_error == pytest.approx(9.0)
     assert parity.r_squared < 0.0
+    assert math.isnan(parity.requenched_error)
 
 
 def test_bad_structures_are_named():
     broken = glasses(2)
     with pytest.raises(ValueError, match="structure 1 has NaN or infinite positions"):
         analyze(replace(broken, positions=broken.positions + torch.tensor([[0.0]] * 27 + [[math.nan]] * 27)))
+
+
+def test_properties_of_requenched_compositions_go_with_their_targets():
+    numbers = torch.tensor([20.0, 22.0, torch.nan, 26.0])
+    properties = {"target_shear_modulus": torch.full((4,), 21.0), "shear_modulus": numbers}
+    anew = torch.tensor([23.0, torch.nan, 50.0, 20.0])
+    (found,) = parities(replace(glasses(4), properties={**properties, "requenched_shear_modulus": anew}))
+    assert found.requenched is not None
+    assert found.requenched.tolist() == pytest.approx([23.0, math.nan, 20.0], nan_ok=True)
+    assert found.requenched_error == pytest.approx(1.5)

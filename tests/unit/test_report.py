@@ -15,6 +15,7 @@ from amden.analysis.compare import Analysis, analyze
 from amden.analysis.observables import Settings
 from amden.analysis.relaxation import Relaxation
 from amden.report import figure, figures, table, write
+from amden.report.files import as_dict
 from amden.structure import Structures
 from amden.testing import random_structures
 
@@ -129,6 +130,20 @@ def test_targets_are_drawn_over_what_came_out(compared):
     assert axes.get_xlabel() == "target shear_modulus (GPa)"
     assert axes.get_title("left") == "MAE 1, RMSE 1, R² 0.657"
     assert "shear_modulus against its target: MAE 1, RMSE 1, R² 0.657 (GPa, 6)" in shown(compared)
+
+
+def test_what_was_requenched_is_drawn_beside(compared):
+    (parity,) = compared.parities
+    anew = np.where(np.arange(len(parity)) < 2, np.nan, parity.target - 3.0)
+    both = replace(compared, parities=(replace(parity, requenched=anew),))
+    (axes,) = figures(both)["parity"].axes
+    others, points = axes.lines[-2:]
+    assert (others.get_marker(), points.get_marker()) == ("^", "o")
+    np.testing.assert_allclose(others.get_ydata()[2:] - others.get_xdata()[2:], -3.0)
+    assert axes.get_title("left") == "MAE 1, RMSE 1, R² 0.657\nrequenched: MAE 3"
+    assert "shear_modulus, requenched, against its target: MAE 3 (4)" in shown(both)
+    assert as_dict(both)["parity"]["shear_modulus"]["requenched_MAE"] == pytest.approx(3.0)
+    assert "requenched" not in as_dict(compared)["parity"]["shear_modulus"]
 
 
 def test_the_limit_of_near_copies_is_drawn():

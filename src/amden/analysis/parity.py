@@ -1,12 +1,16 @@
 """Properties that structures were made for, beside those that they have."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float
 
 from amden.analysis.observables import TARGET, UNITS
 from amden.structure import Structures
+
+REQUENCHED: Final = "requenched_"
+"""What the names of properties begin with that are those of the same compositions, melt-quenched anew."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Parity:
     unit: str
     target: Float[np.ndarray, " systems"]
     value: Float[np.ndarray, " systems"]
+    requenched: Float[np.ndarray, " systems"] | None = None
+    """That of the same compositions melt-quenched anew, NaN where unknown."""
 
     def __len__(self) -> int:
         return len(self.target)
@@ -25,6 +31,13 @@ class Parity:
     def mean_absolute_error(self) -> float:
         """MAE, in the unit of the property."""
         return float(np.abs(self.value - self.target).mean())
+
+    @property
+    def requenched_error(self) -> float:
+        """MAE of what was requenched; NaN where nothing was."""
+        off = np.zeros(0) if self.requenched is None else np.abs(self.requenched - self.target)
+        known = off[np.isfinite(off)]
+        return float(known.mean()) if len(known) else np.nan
 
     @property
     def root_mean_square_error(self) -> float:
@@ -42,7 +55,7 @@ class Parity:
 
 
 def parities(structures: Structures) -> tuple[Parity, ...]:
-    """A `Parity` for each property `X` that comes with a `target_X`.
+    """A `Parity` for each property `X` that comes with a `target_X`; with `requenched_X` where there is one.
 
     >>> import torch
     >>> from dataclasses import replace
@@ -63,7 +76,8 @@ def parities(structures: Structures) -> tuple[Parity, ...]:
         target, value = numbers.cpu().double().numpy(), values.cpu().double().numpy()
         known = np.isfinite(target) & np.isfinite(value)
         if known.any():
-            found.append(
-                Parity(name, "g/cm³" if name == "density" else UNITS.get(name, ""), target[known], value[known])
-            )
+            unit = "g/cm³" if name == "density" else UNITS.get(name, "")
+            anew = structures.properties.get(REQUENCHED + name)
+            others = None if anew is None else anew.cpu().double().numpy()[known]
+            found.append(Parity(name, unit, target[known], value[known], others))
     return tuple(found)

@@ -239,14 +239,21 @@ def _parities(page: Figure | SubFigure, analysis: Analysis) -> None:
     for axes in panels[len(analysis.parities) :]:
         axes.set_visible(False)
     for axes, parity in zip(panels, analysis.parities, strict=False):
-        ends = [float(f(np.concatenate([parity.target, parity.value]))) for f in (np.min, np.max)]
+        others = np.full_like(parity.value, np.nan) if parity.requenched is None else parity.requenched
+        ends = [float(f(np.concatenate([parity.target, parity.value, others]))) for f in (np.nanmin, np.nanmax)]
         axes.plot(ends, ends, color=REFERENCE, lw=1.0)
-        axes.plot(parity.target, parity.value, "o", color=GENERATED, ms=3.0, alpha=0.6, mew=0.0)
+        if parity.requenched is not None:
+            axes.plot(parity.target, others, "^", color=MEASURED, ms=3.5, alpha=0.6, mew=0.0, label="requenched")
+        axes.plot(parity.target, parity.value, "o", color=GENERATED, ms=3.0, alpha=0.6, mew=0.0, label="generated")
         unit = f" ({parity.unit})" if parity.unit else ""
         axes.set(xlabel=f"target {parity.name}{unit}", ylabel=f"{parity.name}{unit}", aspect="equal")
         errors = parity.mean_absolute_error, parity.root_mean_square_error, parity.r_squared
         words = (f"{name} {number(value, 3)}" for name, value in zip(("MAE", "RMSE", "R²"), errors, strict=True))
-        axes.set_title(", ".join(words), fontsize=7, loc="left")
+        title = ", ".join(words)
+        if parity.requenched is not None:
+            title += f"\nrequenched: MAE {number(parity.requenched_error, 3)}"
+            axes.legend(fontsize=7)
+        axes.set_title(title, fontsize=7, loc="left")
 
 
 def _sets(analysis: Analysis) -> list[tuple[Observables, str]]:

@@ -92,6 +92,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
                 "MAE": p.mean_absolute_error,
                 "RMSE": p.root_mean_square_error,
                 "R2": p.r_squared,
+                **({} if p.requenched is None else {"requenched": p.requenched, "requenched_MAE": p.requenched_error}),
             }
             for p in analysis.parities
         },

@@ -84,6 +84,9 @@ def findings(analysis: Analysis) -> list[str]:
         errors = ("MAE", p.mean_absolute_error), ("RMSE", p.root_mean_square_error), ("R²", p.r_squared)
         words = (f"{name} {number(value, 3)}" for name, value in errors)
         found.append(f"{p.name} against its target: {', '.join(words)} ({p.unit or 'no unit'}, {len(p)})")
+        if p.requenched is not None:
+            known = int(np.isfinite(p.requenched).sum())
+            found.append(f"{p.name}, requenched, against its target: MAE {number(p.requenched_error, 3)} ({known})")
     return found
 
 
