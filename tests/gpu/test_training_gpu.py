@@ -40,4 +40,25 @@ def test_steps_wait_for_nothing_and_recompile_nothing(tmp_path, energy):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len({len(each) for each in losses}) > 1
+    assert run._launching() == ({} if energy else {"mode": "reduce-overhead"})
     assert all(bool(torch.isfinite(each).all()) for each in losses)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_graph_trains_as_the_network_itself_does(tmp_path):
+    data = random_structures(list(range(40, 60)), species=(8, 14), seed=1, dtype=torch.float32)
+    recipe = Recipe(
+        ghosts=GhostConfig(density=0.09),
+        egnn=EGNNConfig(layers=2, hidden=32, channels=4, cutoff=5.0),
+        training=TrainingConfig(batch_size=4, max_atoms=400, validation=4, warmup=1),
+    )
+    fabric, found = Fabric(accelerator="cuda", devices=1, precision="32-true"), []
+    for compiled in (False, True):
+        run = Run(recipe, split(data, validation=4), tmp_path, fabric=fabric, compiled=compiled, provenance={})
+        batches = run._feed.batches.chosen_at(0)
+        for _ in range(6):
+            run._advance(next(batches))
+        found.append((run.validate()["validation"], next(iter(run._average.values())).cpu()))
+        run._advance(next(batches))  # after a validation the graphs still stand
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-4)
