@@ -21,8 +21,8 @@ from ase.optimize.precon import PreconLBFGS
 
 from amden.io import to_ase
 from amden.simulate.calculator import PotentialCalculator
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.potentials import Potential
-from amden.simulate.protocol import find_protocol
 from amden.simulate.relaxation import Relaxation, relax
 from amden.simulate.runs import run_protocol
 

@@ -31,8 +31,7 @@ from amden.report import About, table
 from amden.report import write as write_report
 from amden.report.about import source, versions
 from amden.simulate.calculator import PotentialCalculator
-from amden.simulate.potentials import Potential
-from amden.simulate.protocol import POTENTIALS
+from amden.simulate.potentials import POTENTIALS, Potential
 from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures, validate
 from amden.targets import model_table

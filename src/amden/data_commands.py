@@ -19,12 +19,13 @@ from amden.properties import Progress as MeasuringProgress
 from amden.random import spawn_seeds
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator
 from amden.simulate.campaign import cells_of_part, run_campaign
+from amden.simulate.catalogue import find_protocol, with_glasses
 from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
 from amden.simulate.folder import merge_campaigns
 from amden.simulate.lammps import LammpsEngine, load_lammps
 from amden.simulate.lammps_input import lammps_deck
 from amden.simulate.oxides import parse_composition
-from amden.simulate.protocol import Protocol, find_protocol, with_glasses
+from amden.simulate.protocol import Protocol
 from amden.simulate.runs import random_start
 
 SCHEDULER_ANSWERS_IN = 20.0

@@ -19,8 +19,7 @@ from amden.analysis.relaxation import potential_energies
 from amden.dataset import load_dataset
 from amden.elements import symbol
 from amden.simulate.calculator import PotentialCalculator
-from amden.simulate.potentials import Potential
-from amden.simulate.protocol import POTENTIALS
+from amden.simulate.potentials import POTENTIALS, Potential
 from amden.simulate.relaxation import relax_structures
 from amden.structure import Structures
 

@@ -22,8 +22,7 @@ from amden.elements import GHOST, atomic_number, symbol
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.folder import ALL, MANIFEST, CampaignFolder
 from amden.simulate.moduli import relaxed_stress
-from amden.simulate.potentials import Potential
-from amden.simulate.protocol import POTENTIALS
+from amden.simulate.potentials import POTENTIALS, Potential
 from amden.simulate.relaxation import relax_structures
 from amden.structure import Structures
 

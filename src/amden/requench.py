@@ -22,10 +22,11 @@ from amden.compositions import counts_of, formal_charge
 from amden.properties import PROPERTIES, Device, at_rest
 from amden.shard import load_shard
 from amden.simulate.campaign import Progress, run_campaign
+from amden.simulate.catalogue import with_counts
 from amden.simulate.engines import BuiltIn, choose_device
 from amden.simulate.folder import CampaignFolder, origin_of
 from amden.simulate.potentials.pair_sums import image_cutoff
-from amden.simulate.protocol import Protocol, with_counts
+from amden.simulate.protocol import Protocol
 from amden.structure import Structures, concatenate
 
 STRUCTURE: Final = "structure"
@@ -47,7 +48,7 @@ class Requenched:
 def unfit(counts: Mapping[str, int], protocol: Protocol) -> str | None:
     """Why a protocol does not make a composition; None if it does.
 
-    >>> from amden.simulate.protocol import find_protocol
+    >>> from amden.simulate.catalogue import find_protocol
     >>> unfit({"Si": 20, "O": 39}, find_protocol("sio2"))
     'it is Si20O39, and sio2 makes SiO2'
     >>> unfit({"Si": 20, "O": 40}, find_protocol("sio2")) is None

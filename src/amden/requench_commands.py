@@ -13,7 +13,9 @@ from amden.model import Model
 from amden.progress import campaign_bar
 from amden.properties import Device
 from amden.requench import requench
-from amden.simulate.protocol import POTENTIALS, Protocol, find_protocol
+from amden.simulate.catalogue import find_protocol
+from amden.simulate.potentials import POTENTIALS
+from amden.simulate.protocol import Protocol
 from amden.structure import Structures
 
 FAILURE: Final = "requench_failure"

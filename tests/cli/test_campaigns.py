@@ -9,14 +9,14 @@ from amden import data_commands, progress
 from amden.cli import main
 from amden.dataset import load_dataset
 from amden.io import read_structures
-from amden.simulate import protocol as protocols
-from amden.simulate.protocol import Stage
+from amden.simulate import catalogue
+from amden.simulate.stages import Stage
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    short = replace(protocols.PROTOCOLS["si-melt"], n_atoms=64, stages=(Stage(0.02, (2500.0, 2500.0)),))
-    monkeypatch.setattr(protocols, "PROTOCOLS", {**protocols.PROTOCOLS, "si-melt": short})
+    short = replace(catalogue.PROTOCOLS["si-melt"], n_atoms=64, stages=(Stage(0.02, (2500.0, 2500.0)),))
+    monkeypatch.setattr(catalogue, "PROTOCOLS", {**catalogue.PROTOCOLS, "si-melt": short})
 
 
 @pytest.fixture

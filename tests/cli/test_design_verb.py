@@ -19,10 +19,11 @@ from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig, ScoreModel
 from amden.properties import Tools, measured
+from amden.simulate.catalogue import PROTOCOLS, find_protocol
 from amden.simulate.oxides import parse_composition
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import PROTOCOLS, Stage, find_protocol
 from amden.simulate.relaxation import relax_structures
+from amden.simulate.stages import Stage
 from amden.testing import random_structures
 
 SCALES = {

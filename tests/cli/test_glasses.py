@@ -10,10 +10,9 @@ from amden.cli import main
 from amden.dataset import load_dataset
 from amden.elements import FORMAL_CHARGES, symbol
 from amden.io import write_structures
-from amden.simulate import protocol as protocols
-from amden.simulate import runs
+from amden.simulate import catalogue, runs
+from amden.simulate.catalogue import find_protocol, with_glasses
 from amden.simulate.oxides import FORMERS, MODIFIERS
-from amden.simulate.protocol import find_protocol, with_glasses
 from amden.simulate.runs import run_protocol
 from amden.simulate.snapshot import Snapshot
 from amden.simulate.stages import SoftStart, Stage
@@ -45,7 +44,7 @@ def _short(monkeypatch):
     """Only the first steps of it."""
     stages = (replace(SOFT, duration=0.02), Stage(0.01, (300.0, 300.0)))
     short = replace(find_protocol("meg"), n_atoms=SIZE, stages=stages)
-    monkeypatch.setattr(protocols, "PROTOCOLS", {**protocols.PROTOCOLS, "meg": short})
+    monkeypatch.setattr(catalogue, "PROTOCOLS", {**catalogue.PROTOCOLS, "meg": short})
 
 
 class Watch:

@@ -20,8 +20,9 @@ from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig, ScoreModel
 from amden.properties import Tools, measured
 from amden.report.sweep import Held, Sweep, read_sweep, sweep_figure
+from amden.simulate.catalogue import PROTOCOLS, find_protocol
 from amden.simulate.oxides import parse_composition
-from amden.simulate.protocol import PROTOCOLS, Stage, find_protocol
+from amden.simulate.stages import Stage
 
 
 @pytest.fixture

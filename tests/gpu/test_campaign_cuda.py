@@ -12,8 +12,9 @@ import torch
 from amden.dataset import load_dataset
 from amden.random import spawn_seeds
 from amden.simulate.campaign import run_campaign
-from amden.simulate.protocol import Stage, find_protocol
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.runs import run_protocol
+from amden.simulate.stages import Stage
 
 pytestmark = [
     pytest.mark.gpu,

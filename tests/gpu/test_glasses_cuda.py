@@ -7,7 +7,7 @@ import torch
 
 from amden.simulate import runs
 from amden.simulate.campaign import run_campaign
-from amden.simulate.protocol import find_protocol
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.runs import run_protocol
 from amden.simulate.stages import Adapted, Evaporation, Relative, Stage
 

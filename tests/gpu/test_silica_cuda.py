@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from amden.random import spawn_seeds
-from amden.simulate.protocol import find_protocol
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.runs import run_protocol
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -10,11 +10,12 @@ from amden.dataset import load_dataset
 from amden.io import read_structures
 from amden.random import spawn_seeds
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.lammps import LammpsEngine
 from amden.simulate.lammps_input import lammps_deck
 from amden.simulate.potentials import evaluate
-from amden.simulate.protocol import Quench, Stage, find_protocol
 from amden.simulate.runs import random_start
+from amden.simulate.stages import Quench, Stage
 from amden.structure import Structures
 
 SEEDS = spawn_seeds(4, 2).tolist()

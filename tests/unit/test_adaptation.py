@@ -12,11 +12,11 @@ from amden.simulate import adaptation, runs
 from amden.simulate.ase_engine import CalculatorEngine
 from amden.simulate.batch import Batch
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.engine import thermal_state
 from amden.simulate.evaporation import Onset
 from amden.simulate.lammps_input import lammps_deck
 from amden.simulate.potentials import bmp_shrm
-from amden.simulate.protocol import find_protocol
 from amden.simulate.runs import random_start, run_protocol
 from amden.simulate.snapshot import StateFile
 from amden.simulate.stages import Adapted, Evaporation, Relative, Stage

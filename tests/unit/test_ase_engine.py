@@ -13,9 +13,10 @@ from amden.random import spawn_seeds
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator
 from amden.simulate.calculator import PotentialCalculator
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import Quench, Stage, find_protocol
 from amden.simulate.runs import run_protocol
+from amden.simulate.stages import Quench, Stage
 
 MELT = replace(find_protocol("si-melt"), n_atoms=64, stages=(Stage(0.1, (2500.0, 1500.0), pressure=1.0),))
 SEEDS = spawn_seeds(5, 2).tolist()

@@ -9,9 +9,10 @@ from amden.dataset import load_dataset
 from amden.random import spawn_seeds
 from amden.shard import save_shard
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.engines import choose_device
-from amden.simulate.protocol import Stage, find_protocol
 from amden.simulate.runs import run_protocol
+from amden.simulate.stages import Stage
 from fakes import Fake
 
 SHORT = replace(

@@ -11,8 +11,8 @@ from ase.build import bulk
 from ase.spacegroup import crystal
 
 from amden.io import from_ase, read_structures
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.crystal import crystalline_share
-from amden.simulate.protocol import find_protocol
 from amden.simulate.runs import Runs
 from amden.simulate.screening import screened
 from amden.structure import concatenate

@@ -6,7 +6,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 import pytest
 
 from amden.simulate.campaign import run_campaign
-from amden.simulate.protocol import find_protocol
+from amden.simulate.catalogue import find_protocol
 from fakes import Fake
 
 MELT = find_protocol("si-melt")

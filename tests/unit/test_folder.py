@@ -13,8 +13,8 @@ import pytest
 from amden.dataset import load_dataset
 from amden.shard import save_shard
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.folder import CampaignFolder, merge_campaigns
-from amden.simulate.protocol import find_protocol
 from fakes import Fake
 
 MELT = find_protocol("si-melt")

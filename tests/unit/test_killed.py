@@ -14,9 +14,10 @@ import numpy as np
 
 from amden.simulate import engine, runs
 from amden.simulate.campaign import run_campaign
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.engine import MDState
 from amden.simulate.packing import random_packing
-from amden.simulate.protocol import Stage, find_protocol
+from amden.simulate.stages import Stage
 
 PROTOCOL = replace(
     find_protocol("si-quench"), n_atoms=64, stages=(Stage(0.6, (2500.0, 2500.0)), Stage(0.6, (300.0, 300.0)))

@@ -15,7 +15,7 @@ from amden.io import read_structures
 from amden.properties import PROPERTIES, Property, add_properties, at_rest
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.campaign import run_campaign
-from amden.simulate.protocol import find_protocol
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.relaxation import RelaxedStructures
 from amden.structure import concatenate
 from amden.testing import diamond

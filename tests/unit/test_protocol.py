@@ -5,9 +5,10 @@ import pytest
 
 from amden.config import from_dict, to_dict
 from amden.simulate import protocol
+from amden.simulate.catalogue import PROTOCOLS, find_protocol, with_counts
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import PROTOCOLS, Protocol, Quench, Stage, find_protocol, with_counts
-from amden.simulate.stages import Adapted, Evaporation, Relative, SoftStart
+from amden.simulate.protocol import Protocol
+from amden.simulate.stages import Adapted, Evaporation, Quench, Relative, SoftStart, Stage
 
 HOT, TRIAL = Stage(1.0, (2500.0, 2500.0)), Evaporation(1.0, (2500.0, 9000.0), stretch=2.0)
 OWN, QUENCHED = Adapted((Relative(0.75), Relative(0.5)), duration=1.0), Quench("fixed", force_tolerance=0.1)

@@ -10,7 +10,7 @@ import torch
 from amden.properties import at_rest
 from amden.requench import requench, unfit
 from amden.simulate.campaign import run_campaign
-from amden.simulate.protocol import find_protocol, with_counts
+from amden.simulate.catalogue import find_protocol, with_counts
 from amden.simulate.stages import Stage
 from amden.structure import Structures, concatenate
 

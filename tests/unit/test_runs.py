@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.engine import Segment, run, thermal_state
-from amden.simulate.protocol import Quench, Stage, find_protocol
 from amden.simulate.relaxation import relax
 from amden.simulate.runs import run_protocol
+from amden.simulate.stages import Quench, Stage
 
 QUENCH = Quench("fixed", force_tolerance=0.05)
 SHORT = replace(

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from amden.simulate import runs
-from amden.simulate.protocol import Stage, find_protocol
+from amden.simulate.catalogue import find_protocol
 from amden.simulate.runs import run_protocol
 from amden.simulate.snapshot import Snapshot, StateFile
+from amden.simulate.stages import Stage
 
 SHORT = replace(
     find_protocol("si-quench"),

@@ -25,9 +25,10 @@ from amden.simulate.engine import coupling as c
 from amden.simulate.engine.run import segment_plan
 from amden.simulate.engines import processor, versions
 from amden.simulate.one_by_one import CellFailed, Finished, run_one_by_one
-from amden.simulate.protocol import Protocol, Quench
+from amden.simulate.protocol import Protocol
 from amden.simulate.runs import Runs
 from amden.simulate.snapshot import Keeper
+from amden.simulate.stages import Quench
 from amden.units import AMU_A2_PER_PS2
 
 _WHO = "a calculator"

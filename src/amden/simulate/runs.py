@@ -61,7 +61,8 @@ def run_protocol(
     steps, those told are `Protocol.n_steps` at the end.
 
     >>> from dataclasses import replace
-    >>> from amden.simulate.protocol import Stage, find_protocol
+    >>> from amden.simulate.catalogue import find_protocol
+    >>> from amden.simulate.stages import Stage
     >>> short = replace(find_protocol("si-melt"), n_atoms=64, stages=(Stage(0.02, (2500.0, 2500.0)),))
     >>> run_protocol(short, [1, 2], device="cpu").structures
     Structures(2 systems, 128 atoms, elements Si)
