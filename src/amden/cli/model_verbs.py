@@ -1,0 +1,240 @@
+"""Verbs of models: they train one, sample it, or tell of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amden.cli.options import (
+    BatchSize,
+    Composition,
+    Device,
+    Extrapolate,
+    Guide,
+    Hmc,
+    HmcSettings,
+    Kind,
+    Langevin,
+    LangevinSettings,
+    Overwrite,
+    Plain,
+    Requench,
+    Seed,
+    Steps,
+    Weight,
+    check_guidance_kind,
+    refinement,
+)
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, a checkpoint, or a run folder.")],
+    out: Annotated[Path, typer.Option(help="Structure file to write; its ending names the format (.extxyz).")],
+    n: Annotated[int | None, typer.Option(help="Number of structures.  [default: 1, or all of --like]")] = None,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure.  [default: 256]")] = None,
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Property asked for: 'shear_modulus=36 GPa'; again for another.")
+    ] = None,
+    composition: Composition = None,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    extrapolate: Extrapolate = False,
+    lean: Annotated[
+        float,
+        typer.Option(help="Lean towards the composition below this time t, before it is made exact.", min=0, max=1),
+    ] = 0.0,
+    restarts: Annotated[
+        int, typer.Option(help="Denoise unbalanced structures again from t = 0.4, up to so many times.", min=0)
+    ] = 0,
+    seed: Seed = 0,
+    steps: Steps = None,
+    hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
+    plain: Plain = False,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(help="Write the denoising of the first structure, a frame a step.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Generate structures with a trained model."""
+    from amden.generation_commands import run_generate
+
+    sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
+    options = {
+        "seed": seed,
+        "steps": steps,
+        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
+        "device": device,
+        "batch_size": batch_size,
+    }
+    check_guidance_kind(guidance_kind)
+    asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
+    asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
+    run_generate(model, out, sizes=sizes, **options, **asked, trajectory=trajectory, overwrite=overwrite)
+
+
+def design(
+    model: Annotated[
+        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for structures, tables and page; an interrupted design goes on.")],
+    target: Annotated[list[str], typer.Option(help="What a property is to be: 'shear_modulus=36 GPa'. Repeatable.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(help="What may be off: 2, or 'shear_modulus=2 GPa'.  [default: σ/4 of the training data]"),
+    ] = None,
+    n: Annotated[int, typer.Option(help="Structures wanted.", min=1)] = 10,
+    atoms: Annotated[int, typer.Option(help="Atoms in each structure, about.", min=1)] = 256,
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds at most.", min=1)] = 10,
+    per_round: Annotated[int | None, typer.Option(help="Structures a round.  [default: N]", min=1)] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Begin no further round after so long.")] = None,
+    training: Annotated[
+        Path | None, typer.Option("--train", help="What the model was trained on: tell how new the structures are.")
+    ] = None,
+    extrapolate: Extrapolate = False,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    composition: Composition = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
+    plain: Plain = False,
+    device: Device = "auto",
+    requench: Requench = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Design structures: generate, relax and measure in rounds until enough of them meet the targets."""
+    from amden.design_commands import Budget, run_design
+
+    check_guidance_kind(guidance_kind)
+    budget = Budget(n, rounds, per_round or n, max_minutes)
+    asked = {"extrapolate": extrapolate, "composition": composition, "guide": guide}
+    asked |= {"guidance": guidance, "kind": guidance_kind}
+    how = {
+        "seed": seed,
+        "steps": steps,
+        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
+        "device": device,
+        "overwrite": overwrite,
+        "requench": requench,
+    }
+    sizes = {"atoms": atoms, "density": density, "training": training}
+    run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
+
+
+def sweep(
+    model: Annotated[
+        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for structures, tables and figure; an interrupted sweep goes on.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Targets from one to another: 'shear_modulus=20:42:12 GPa' are twelve; again for what is held: "
+            "'li_fraction=0.15'."
+        ),
+    ],
+    n: Annotated[int, typer.Option(help="Structures for each target.", min=1)] = 20,
+    atoms: Annotated[
+        str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
+    ] = "256",
+    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    guidance: Weight = None,
+    guidance_kind: Kind = None,
+    guide: Guide = None,
+    composition: Composition = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    hmc: Hmc = False,
+    hmc_set: HmcSettings = None,
+    langevin: Langevin = False,
+    langevin_set: LangevinSettings = None,
+    plain: Plain = False,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    requench: Requench = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="Draw an earlier sweep too: its folder, or LABEL=FOLDER. Repeatable.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Ask for a series of targets and show how far the structures follow (fig. 4 of the paper)."""
+    from amden.sweep_commands import run_sweep
+
+    check_guidance_kind(guidance_kind)
+    asked = {"composition": composition, "guide": guide, "guidance": guidance, "kind": guidance_kind}
+    how = {
+        "seed": seed,
+        "steps": steps,
+        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
+        "device": device,
+        "batch_size": batch_size,
+    }
+    further = {"requench": requench, "beside": beside or []}
+    run_sweep(
+        model, out, targets=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **further, **how, **asked
+    )
+
+
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe in YAML.  [default: every option's default]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset folder or structure file, not the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: training.steps=1000.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    start: Annotated[str | None, typer.Option(help="Begin with the weights of this model (name or path).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe and data, and stop.")] = False,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Number of devices to train on.", min=1)] = 1,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+) -> None:
+    """Train a model on a dataset or on any structure file."""
+    from amden.commands import run_train
+
+    where = {"device": device, "devices": devices, "max_minutes": max_minutes, "tensorboard": tensorboard}
+    run_train(recipe, data=data, out=out, overrides=set_ or [], resume=resume, start=start, dry_run=dry_run, **where)
+
+
+def energies(
+    model: Annotated[str, typer.Argument(help="An energy model: name, checkpoint, or run folder.")],
+    reference: Annotated[Path, typer.Option(help="Structures of the kind the model was trained on.")],
+    n: Annotated[int, typer.Option(help="Structures to follow.", min=2)] = 10,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps with --hmc.  [default: 2000]", min=1)] = None,
+    hmc: Annotated[bool, typer.Option("--hmc", help="Also with Hamiltonian Monte Carlo.")] = False,
+    hmc_set: HmcSettings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and table.  [default: MODEL-energies]")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Follow the noise energy along forward noising and denoising (fig. 3e of the paper)."""
+    from amden.generation_commands import run_energies
+
+    options = {"seed": seed, "device": device, "batch_size": batch_size, "out": out, "overwrite": overwrite}
+    run_energies(model, reference, n=n, steps=steps, hmc=refinement(hmc, hmc_set), **options)
+
+
+def models(
+    model: Annotated[
+        str | None, typer.Argument(help="Tell more of this one: a name, a checkpoint, a run folder.")
+    ] = None,
+) -> None:
+    """List the shipped models, or tell what one knows: elements, conditions and their ranges."""
+    from amden.commands import run_models
+
+    run_models(model)
