@@ -1,6 +1,5 @@
-"""What `amden generate` and `amden energies` do, and generation with a bar for the verbs that are built on it."""
+"""What `amden generate` and `amden energies` do."""
 
-import hashlib
 import sys
 import time
 from contextlib import ExitStack
@@ -14,24 +13,17 @@ from rich.table import Table
 
 from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.commands import err, loaded_set, pick_device, progress_bar
-from amden.config import to_dict
 from amden.diffusion.composition import Neutral
-from amden.diffusion.hmc import Steering
-from amden.diffusion.langevin import LangevinConfig, Warmth
-from amden.generation import generate
+from amden.diffusion.langevin import LangevinConfig
 from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
-from amden.pretrained import energy_model, model_path
-from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement, sampling_of
+from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
-from amden.structure import Structures
+from amden.sampling_commands import generate_shown, read_sampling, sampled_model
 from amden.targets import box_density, outcome, read_request
-
-LOG_SECONDS = 60.0
-"""Time between two lines on a refinement where there is no terminal to draw a bar on."""
 
 
 def run_generate(
@@ -52,97 +44,30 @@ def run_generate(
     """Body of `amden generate`; `asked` are the options of `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, refine)
-    loaded = load_model(path, device=where)
-    other = load_model(model_path(guide), device=where) if guide else None
-    wish, notes = read_request(loaded, guide=other, **asked)
-    blank, how = _blank(loaded, wish, **sizes), read_refinement(refine, loaded)
+    sampling = read_sampling(model, guide=guide, seed=seed, steps=steps, refine=refine, device=device)
+    loaded = sampling.model
+    wish, notes = read_request(loaded, guide=sampling.guide, **asked)
+    blank = _blank(loaded, wish, **sizes)
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    default, further = default_steps(loaded, where, refine), default_steps(loaded, torch.device("cuda"), refine)
-    request = {"model": digest(path.read_bytes()), "seed": seed, "steps": steps or default, "device": where.type}
-    request |= {
-        "refine": refine and refine.kind,
-        "settings": how and to_dict(how),
-        "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
-    }
-    request |= {"asked": wish.facts(), "guide": digest(model_path(guide).read_bytes()) if guide else None}
-    parts = None if trajectory else Parts(out, request)
+    parts = None if trajectory else Parts(out, sampling.facts(wish, blank))
+    default, further = sampling.steps, default_steps(loaded, torch.device("cuda"), refine)
     if steps is None and default < further:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; {further}, as on a GPU (`--steps`), relax further")
-    steps = steps or default
-    err.print(f"{model} on {where}: {len(blank)} structures, {_places(loaded, blank)} each, {steps} steps, seed {seed}")
+    told = f"{len(blank)} structures, {_places(loaded, blank)} each, {sampling.steps} steps, seed {seed}"
+    err.print(f"{model} on {sampling.device}: {told}")
     started = time.monotonic()
     with ExitStack() as stack:
         film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None
-        result = generate_shown(
-            loaded,
-            blank,
-            request=wish,
-            seed=seed,
-            n_steps=steps,
-            refine=how,
-            device=where,
-            batch_size=batch_size,
-            parts=parts,
-            on_frame=film.write if film else None,
-        )
+        on_frame = film.write if film else None
+        result = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts, on_frame=on_frame)
     write_structures(out, result, overwrite=overwrite)
     if parts is not None:
         parts.remove()
     for line in outcome(result, wish):
         print(line)
     print(f"{out}: {len(result)} structures in {time.monotonic() - started:.0f} s")
-
-
-def generate_shown(
-    model: Model,
-    blank: Blank,
-    *,
-    n_steps: int,
-    refine: Refine | None,
-    device: torch.device,
-    title: str = "generating",
-    **options: Any,
-) -> Structures:
-    """`generate` with a bar; with a refinement the time it takes is told first, then how that goes."""
-    work = sum(evaluations(model, n_steps=n_steps, refine=refine))
-    if refine is not None:
-        err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
-    logged = time.monotonic()
-    with progress_bar("{task.fields[note]}") as bar:
-        task = bar.add_task(title, total=len(blank) * work, note="evaluations")
-
-        def show(done: int, now: Steering | Warmth | None) -> None:
-            nonlocal logged
-            bar.advance(task, done)
-            if now is None:
-                return
-            note = f"evaluations, {now}"
-            bar.update(task, note=note)
-            if not err.is_terminal and time.monotonic() - logged > LOG_SECONDS:
-                err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
-                logged = time.monotonic()
-
-        told: dict[str, Any] = {"on_step": show, "on_estimate": _print_estimate if refine else None}
-        compiled = device.type == "cuda"
-        return generate(
-            model, blank, n_steps=n_steps, refine=refine, device=device, compiled=compiled, **told, **options
-        )
-
-
-def sampled_model(model: str, refine: Asked | None) -> Path:
-    """The checkpoint to sample; where an energy is needed a shipped score model gives way to its energy model."""
-    chosen = energy_model(model) if refine is not None and refine.needs_energy else model
-    if refine is not None and chosen != model:
-        err.print(f"  [yellow]note:[/] {refine.name} takes the energy model {chosen}")
-    return model_path(chosen)
-
-
-def _print_estimate(seconds: float) -> None:
-    amount = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    err.print(f"  about {amount if seconds < 7200 else f'{seconds / 3600:.1f} h'} to go")
 
 
 def run_energies(
@@ -189,14 +114,6 @@ def run_energies(
     Console(file=sys.stdout).print(shown)
     for path in write_paths(paths, folder):
         print(path)
-
-
-def digest(*content: Any) -> str:
-    """A fingerprint of bytes or arrays."""
-    found = hashlib.sha256()
-    for part in content:
-        found.update(part)
-    return found.hexdigest()
 
 
 def _fitting(wish: Request, model: Model, blank: Blank, *, by_default: bool) -> Request:

@@ -12,19 +12,17 @@ from torch import Tensor
 
 from amden.analysis.parity import REQUENCHED
 from amden.blank import Blank, cubic_blank
-from amden.commands import err, pick_device
+from amden.commands import err
 from amden.compositions import oxide_column
-from amden.config import to_dict
-from amden.generation_commands import digest, generate_shown, sampled_model
 from amden.io import check_output, write_structures
-from amden.model import Model, load_model
+from amden.model import Model
 from amden.parts import Parts
-from amden.pretrained import model_path
 from amden.properties import at_rest, property_of
-from amden.refinement import Asked, default_steps, read_refinement
+from amden.refinement import Asked
 from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
+from amden.sampling_commands import generate_shown, read_sampling
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
 from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
@@ -57,64 +55,47 @@ def run_sweep(
     """Body of `amden sweep`; `targets` are one series and others that are held, `requench` names a protocol, `beside`
     are folders of earlier sweeps; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
-    where, path = pick_device(device), sampled_model(model, refine)
-    loaded = load_model(path, device=where)
+    sampling = read_sampling(model, guide=guide, seed=seed, steps=steps, refine=refine, device=device)
+    loaded = sampling.model
     series, fixed = read_series(targets, loaded)
     name, protocol = series.name, read_requench(requench, loaded)
-    other = load_model(model_path(guide), device=where) if guide else None
     first = [f"{name}={series.values[0]:.12g}", *fixed]
-    wish, _ = read_request(loaded, targets=first, guide=other, extrapolate=True, **asked)
-    names = _measurable(name, wish.targets)
-    further = _beside(beside, name)
+    wish, _ = read_request(loaded, targets=first, guide=sampling.guide, extrapolate=True, **asked)
+    names, further = _measurable(name, wish.targets), _beside(beside, name)
     for note in read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes:
         err.print(f"  [yellow]note:[/] {note}")
     blank = _blank(loaded, len(series.values), n, atoms, box_density(wish, density))
     each = torch.tensor(series.values, dtype=torch.float64).repeat_interleave(n)
     wish = replace(wish, targets={**wish.targets, name: each})
-    how, steps = read_refinement(refine, loaded), steps or default_steps(loaded, where, refine)
-    wish.check(loaded, blank.n_atoms, refine=how)
-    request = {
-        "model": digest(path.read_bytes()),
-        "seed": seed,
-        "steps": steps,
-        "asked": wish.facts(),
-    }
-    request |= {
-        "refine": refine and refine.kind,
-        "settings": how and to_dict(how),
-        "device": where.type,
-        "cells": digest(blank.cell.numpy(), blank.n_atoms.numpy()),
-    }
-    request |= {"guide": guide and digest(model_path(guide).read_bytes())}
-    parts = Parts(out / "sweep.extxyz", request)
+    wish.check(loaded, blank.n_atoms, refine=sampling.refine)
+    parts = Parts(out / "sweep.extxyz", sampling.facts(wish, blank))
     count = f"{len(series.values)} targets of {name}, {n} structures each"
-    err.print(f"{model} on {where}: {count}, {steps} steps, seed {seed}")
-    made = generate_shown(
-        loaded,
-        blank,
-        request=wish,
-        seed=seed,
-        n_steps=steps,
-        refine=how,
-        device=where,
-        batch_size=batch_size,
-        parts=parts,
-    )
-    chosen = choose_device(where.type)
+    err.print(f"{model} on {sampling.device}: {count}, {sampling.steps} steps, seed {seed}")
+    made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
+    chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
     with err.status("relaxing and measuring"):
         found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded))
-    found, texts = replace(found, properties={**made.properties, **found.properties}), dict[str, list[str]]()
+    found = replace(found, properties={**made.properties, **found.properties})
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
     parts.remove()
-    sweeps, held = _sweeps(found, name, each, loaded, further), _held(found, wish, loaded)
-    for line in (*outcome(made, wish), *(line for one in (*sweeps, *held) for line in one.lines())):
+    for line in outcome(made, wish):
         print(line)
-    if (mixtures := oxide_column(found)) is not None:
-        texts["oxides"] = mixtures
+    _write(found, _sweeps(found, name, each, loaded, further), _held(found, wish, loaded), out, texts)
+
+
+def _write(
+    found: Structures, sweeps: Sequence[Sweep], held: Sequence[Held], out: Path, texts: Mapping[str, list[str]]
+) -> None:
+    """Tell what came of the sweep, and write its tables, those of the structures with `texts`, and its figures."""
+    for line in (line for one in (*sweeps, *held) for line in one.lines()):
+        print(line)
+    mixtures = oxide_column(found)
+    oxides = {} if mixtures is None else {"oxides": mixtures}
     columns = {k: v.double().numpy() for k, v in found.properties.items() if v.ndim == 1}
-    for written in write_sweep(sweeps, out, {"atoms": found.n_atoms.numpy(), **texts, **columns}, held=held):
+    table = {"atoms": found.n_atoms.numpy(), **texts, **oxides, **columns}
+    for written in write_sweep(sweeps, out, table, held=held):
         print(written)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from amden import __version__, generation
 from amden.cli import main
-from amden.generation_commands import sampled_model
 from amden.io import read_structures, write_structures
 from amden.model import denoiser_of, save_model
 from amden.pretrained import model_names, model_path
 from amden.refinement import Asked
+from amden.sampling_commands import sampled_model
 from amden.testing import random_structures
 
 

@@ -1,0 +1,147 @@
+"""What the verbs that sample a model share: the model and how it is sampled, and generation with a bar."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amden.blank import Blank
+from amden.commands import err, pick_device, progress_bar
+from amden.config import to_dict
+from amden.diffusion.hmc import Steering
+from amden.diffusion.langevin import Warmth
+from amden.generation import OnFrame, generate
+from amden.model import Model, load_model
+from amden.parts import Parts
+from amden.pretrained import energy_model, model_path
+from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement
+from amden.request import Request
+from amden.structure import Structures
+
+LOG_SECONDS = 60.0
+"""Time between two lines on a refinement where there is no terminal to draw a bar on."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A model and how it is sampled."""
+
+    model: Model
+    guide: Model | None
+    """The unconditional model of guidance."""
+    digests: tuple[str, str | None]
+    """Of the checkpoints of both."""
+    seed: int
+    steps: int
+    """Denoising steps."""
+    kind: str | None
+    """The refinement that was asked for, `Asked.kind`."""
+    refine: Refine | None
+    """The one that is done."""
+    device: torch.device
+
+    def facts(self, wish: Request, blank: Blank) -> dict[str, Any]:
+        """All that decides what is made, for `Parts`."""
+        return {
+            "model": self.digests[0],
+            "seed": self.seed,
+            "steps": self.steps,
+            "device": self.device.type,
+            "refine": self.kind,
+            "settings": self.refine and to_dict(self.refine),
+            "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy()),
+            "asked": wish.facts(),
+            "guide": self.digests[1],
+        }
+
+
+def read_sampling(
+    model: str, *, guide: str | None, seed: int, steps: int | None, refine: Asked | None, device: str
+) -> Sampling:
+    """The model of that name or path, and how it is sampled as these options say.
+
+    Errors: `ValueError` for a model, a device or a setting of the refinement that there is not.
+    """
+    where, path = pick_device(device), sampled_model(model, refine)
+    loaded, other = load_model(path, device=where), model_path(guide) if guide else None
+    return Sampling(
+        model=loaded,
+        guide=other and load_model(other, device=where),
+        digests=(_digest(path.read_bytes()), other and _digest(other.read_bytes())),
+        seed=seed,
+        steps=steps or default_steps(loaded, where, refine),
+        kind=refine and refine.kind,
+        refine=read_refinement(refine, loaded),
+        device=where,
+    )
+
+
+def sampled_model(model: str, refine: Asked | None) -> Path:
+    """The checkpoint to sample; where an energy is needed a shipped score model gives way to its energy model."""
+    chosen = energy_model(model) if refine is not None and refine.needs_energy else model
+    if refine is not None and chosen != model:
+        err.print(f"  [yellow]note:[/] {refine.name} takes the energy model {chosen}")
+    return model_path(chosen)
+
+
+def generate_shown(
+    sampling: Sampling,
+    blank: Blank,
+    wish: Request,
+    *,
+    title: str = "generating",
+    batch_size: int | None = None,
+    parts: Parts | None = None,
+    on_frame: OnFrame | None = None,
+) -> Structures:
+    """`generate` with a bar; with a refinement the time it takes is told first, then how that goes."""
+    model, n_steps, refine = sampling.model, sampling.steps, sampling.refine
+    work = sum(evaluations(model, n_steps=n_steps, refine=refine))
+    if refine is not None:
+        err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
+    logged = time.monotonic()
+    with progress_bar("{task.fields[note]}") as bar:
+        task = bar.add_task(title, total=len(blank) * work, note="evaluations")
+
+        def show(done: int, now: Steering | Warmth | None) -> None:
+            nonlocal logged
+            bar.advance(task, done)
+            if now is None:
+                return
+            note = f"evaluations, {now}"
+            bar.update(task, note=note)
+            if not err.is_terminal and time.monotonic() - logged > LOG_SECONDS:
+                err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
+                logged = time.monotonic()
+
+        return generate(
+            model,
+            blank,
+            request=wish,
+            seed=sampling.seed,
+            n_steps=n_steps,
+            refine=refine,
+            device=sampling.device,
+            batch_size=batch_size,
+            compiled=sampling.device.type == "cuda",
+            parts=parts,
+            on_step=show,
+            on_frame=on_frame,
+            on_estimate=_print_estimate if refine else None,
+        )
+
+
+def _print_estimate(seconds: float) -> None:
+    amount = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    err.print(f"  about {amount if seconds < 7200 else f'{seconds / 3600:.1f} h'} to go")
+
+
+def _digest(*content: Any) -> str:
+    """A fingerprint of bytes or arrays."""
+    found = hashlib.sha256()
+    for part in content:
+        found.update(part)
+    return found.hexdigest()
