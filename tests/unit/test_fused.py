@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from amden.nn.egnn import EGNN, EdgeMLP, Edges, EGNNConfig, EGNNLayer
+from amden.nn.egnn import EdgeMLP, Edges, EGNNConfig, EGNNLayer
 from amden.nn.fused import FusedEdges, Mlp, Pass, displacement, fused_available, message
 
 HIDDEN, CHANNELS, ATOMS, NEIGHBORS = 32, 4, 5, 70
@@ -65,12 +65,6 @@ def test_available_needs_a_gpu_and_a_width_the_kernels_know():
     assert not fused_available(hidden=128, channels=8, device=torch.device("cpu"))
     assert not fused_available(hidden=48, channels=8, device=torch.device("cuda"))
     assert not fused_available(hidden=128, channels=3, device=torch.device("cuda"))
-
-
-def test_network_on_a_cpu_says_so_and_stays_plain():
-    net = EGNN(EGNNConfig(layers=1, hidden=HIDDEN, channels=CHANNELS), features=1)
-    assert net.fuse(torch.device("cpu")) is False
-    assert not net.layers[0].fused
 
 
 def test_without_triton_it_imports_and_says_what_to_install():

@@ -13,14 +13,14 @@ an energy model, all products over atoms, which are few: else most of the energy
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from amden.nn import fused
+from amden.nn import fused, fused_cpu
 
 
 @dataclass(frozen=True)
@@ -272,6 +272,7 @@ class EGNN(nn.Module):
         """`precise`: products over atoms in float32 under autocast too."""
         super().__init__()
         self.config = config
+        self._tiled = False
         self.embed = PreciseLinear(features, config.hidden)
         self.layers = nn.ModuleList(EGNNLayer(config, precise=precise) for _ in range(config.layers))
 
@@ -289,16 +290,25 @@ class EGNN(nn.Module):
             edges = self._edges(positions, target, offset)
         h = self.embed(features)
         u = positions.new_zeros((len(positions), self.config.channels, 3))
+        if self._tiled and not torch.compiler.is_compiling() and fused_cpu.applies(positions):
+            compact = fused_cpu.compact(edges)
+            for layer in self.layers:
+                h, u = fused_cpu.layer_forward(cast("EGNNLayer", layer), h, u, compact)
+            return h, u
         for layer in self.layers:
             h, u = layer(h, u, edges, chunk=chunk)
         return h, u
 
     def fuse(self, device: torch.device, *, fused_kernels: bool = True) -> bool:
-        """Take fused kernels under bfloat16 autocast on `device` where it has them; returns whether it has.
+        """Take fused kernels on `device` where it has them; returns whether it has.
 
-        Where both positions and weights need gradients the plain network is used all the same.
+        On a GPU they are for bfloat16 autocast, and not where both positions and weights need gradients; on a CPU for
+        float32 without gradients. Elsewhere the plain network is used all the same.
         """
         size = self.config
+        if device.type == "cpu":
+            self._tiled = fused_kernels
+            return True
         available = fused.fused_available(hidden=size.hidden, channels=size.channels, device=device)
         for layer in self.modules():
             if isinstance(layer, EGNNLayer):
