@@ -14,11 +14,11 @@ import torch
 import torch._functorch.config as functorch
 from network import N_ATOMS, SIDE, ceilings, operations, timed, traffic
 
+from amden.denoising import CPU_CHUNK
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.hmc import HMC_DRAW, Chain, hmc_iteration
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
-from amden.generation import CPU_CHUNK
 from amden.neighbors import expected_capacity, neighbor_plan
 from amden.nn.egnn import EGNNConfig
 from amden.nn.energy import EnergyModel

@@ -1,35 +1,28 @@
-"""From a model to structures: cells, the prior, the reverse process in batches, ghosts removed, atoms wrapped.
+"""From a model to structures, batch after batch; what happens to one is in `denoising`.
 
 Each structure comes from its own stream of random numbers, so what structure number i of a seed is does not depend on
 how many are made, nor on the batch size (within the rounding of the network's sums).
 """
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor
 
 from amden.blank import Blank
-from amden.diffusion.belief import beliefs
-from amden.diffusion.corruption import corrupt, decode, gaussian_noise, prior
-from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
-from amden.diffusion.hmc import HMCConfig, HMCRecord, HMCRefinement, HMCState, Steering
-from amden.diffusion.langevin import LangevinConfig, LangevinRefinement, Warmth
-from amden.diffusion.sampler import STEP_DRAW, euler_maruyama, time_grid
+from amden.denoising import BatchRun, OnFrame, OnStep, denoised
+from amden.diffusion.denoiser import Denoiser
+from amden.diffusion.hmc import HMCConfig, HMCRecord
 from amden.model import Model
-from amden.neighbors import expected_capacity, neighbor_plan
+from amden.neighbors import expected_capacity
 from amden.nn.energy import EnergyModel
 from amden.nn.score import Room, ScoreModel
-from amden.parts import BatchState, Parts, StateKeeper
+from amden.parts import Parts, StateKeeper
 from amden.random import Streams, spawn_seeds
 from amden.refinement import Refine, evaluations
-from amden.request import RESTART, Request, driver, finished, misfits
+from amden.request import Request, driver
 from amden.structure import Structures, concatenate
 
 BYTES_PER_ATOM = 400_000
@@ -38,28 +31,12 @@ BYTES_PER_ATOM = 400_000
 GRADIENT_MEMORY = 12
 """How much more an energy model needs, which keeps all layers for its gradient."""
 
-CPU_CHUNK = 32
-"""Atoms a processor works on at a time: the edge arrays of so many stay near its cache."""
-
-OnStep = Callable[[int, Steering | Warmth | None], None]
-"""Called after each denoising step with the evaluations of the network it took, counted for each system of the batch,
-and how the last refinements went, if any."""
-
-OnFrame = Callable[[Structures], None]
-"""Called after each step with the present state of the very first system; its property `t` is the time reached."""
-
-STEERING_EVERY = 20
-"""Steps between two looks at the acceptance, each of which waits for a GPU."""
-
 SAVE_SECONDS = 60.0
 """Time after which the state of the unfinished batch is kept again."""
 
 COMPILE_FROM = 20_000
 """Evaluations of the network on one structure from which on compiling for a GPU pays: on an H200 it takes 25 to 50 s
 and saves an energy model of six layers about 2 ms each."""
-
-RESTART_DRAW: Final = 16 << 32
-"""Draw of the first step of the first restart; the next restart's are 2³² further."""
 
 OnRecord = Callable[[HMCRecord], None]
 """Called after each batch with what Hamiltonian Monte Carlo went through."""
@@ -102,25 +79,16 @@ def generate(
     request.check(model, blank.n_atoms, refine=refine)
     if (isinstance(refine, HMCConfig) or energies) and not isinstance(model.denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
-    device = torch.device(device)
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
-    seeds = spawn_seeds(seed, len(blank))
+    device = torch.device(device)
     size = batch_size or automatic_batch_size(blank, device, share=memory_share(model))
-    denoiser = model.denoiser.to(device)
-    denoiser.egnn.fuse(device)
-    done = parts.load() if parts is not None else {}
     work = evaluations(model, n_steps=n_steps, refine=refine)
     compiled = compiled and len(blank) * sum(work) >= COMPILE_FROM
-    if compiled:
-        denoiser.network.compile(dynamic=False)
+    batches = _Batches(model, blank, request, spawn_seeds(seed, len(blank)), device, compiled)
+    done = parts.load() if parts is not None else {}
     for held in done.values():
         on_step(len(held) * sum(work), None)
-    first, capacity = 0, _capacity(blank, denoiser, device)
-    guide_capacity = None
-    if request.guided and request.guidance.model is not None:
-        other_denoiser = request.guidance.model.denoiser.to(device)
-        other_denoiser.egnn.fuse(device)
-        guide_capacity = _capacity(blank, other_denoiser, device)
+    first = 0
     while first < len(blank):
         if first in done:
             first += len(done[first])
@@ -128,26 +96,19 @@ def generate(
         kept = StateKeeper(parts, first, every=SAVE_SECONDS)
         ends = (first + (kept.n_systems or size), len(blank), *(held for held in done if held > first))
         chosen = torch.arange(first, min(ends))
-        part = Blank(blank.cell[chosen].to(device), blank.n_atoms[chosen].to(device))
-        frame = on_frame if first == 0 else None
+        told: dict[str, Any] = {"kept": kept, "on_step": on_step, "on_frame": on_frame if first == 0 else None}
         try:
-            room = _room(blank, size, part) if compiled else None
-            streams = Streams.of(seeds[chosen], part.n_atoms)
-            asked = request.conditions(chosen, device)
-            run = _Run(model, part, streams, capacity, room, asked)
-            guide = request.guidance.model if request.guided else None
-            other = None if guide is None else _Run(guide, part, streams, guide_capacity, room, asked)
-            lead = driver(request, model, run, guide=other, streams=streams)
+            run, lead = batches.prepared(chosen, size)
             if on_estimate is not None:
-                left = (len(blank) - sum(map(len, done.values()))) / len(part) * sum(work)
+                left = (len(blank) - sum(map(len, done.values()))) / len(chosen) * sum(work)
                 on_estimate(run.seconds() * (1 + request.guided) * (left - sum(work[: kept.steps_done])))
                 on_estimate = None
-            result, record = _denoised(run, lead, request, work, refine, energies, kept, on_step, frame)
+            result, record = denoised(run, lead, request, work=work, refine=refine, energies=energies, **told)
         except torch.OutOfMemoryError:
-            if len(part) == 1:
+            if len(chosen) == 1:
                 raise
             kept.forget()
-            size = max(len(part) // 2, 1)
+            size = max(len(chosen) // 2, 1)
             continue
         done[first] = result.to("cpu")
         if parts is not None:
@@ -156,6 +117,44 @@ def generate(
             on_record(record)
         first += len(chosen)
     return concatenate([done[first] for first in sorted(done)])
+
+
+class _Batches:
+    """Models on a device, and the batches that they are given."""
+
+    def __init__(
+        self,
+        model: Model,
+        blank: Blank,
+        request: Request,
+        seeds: Int[Tensor, " systems"],
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        self._blank, self._request, self._seeds = blank, request, seeds
+        self._device, self._compiled = device, compiled
+        self._model, self._capacity = self._placed(model)
+        if compiled:
+            model.denoiser.network.compile(dynamic=False)
+        guide = request.guidance.model if request.guided else None
+        self._guide = None if guide is None else self._placed(guide)
+
+    def _placed(self, model: Model) -> tuple[Model, int | None]:
+        denoiser = model.denoiser.to(self._device)
+        denoiser.egnn.fuse(self._device)
+        return model, _capacity(self._blank, denoiser, self._device)
+
+    def prepared(self, chosen: Int[Tensor, " chosen"], size: int) -> tuple[BatchRun, Denoiser]:
+        """The batch of these systems, one of batches of `size`, and what tells its noise."""
+        part = Blank(self._blank.cell[chosen].to(self._device), self._blank.n_atoms[chosen].to(self._device))
+        room = _room(self._blank, size, part) if self._compiled else None
+        streams = Streams.of(self._seeds[chosen], part.n_atoms)
+        asked = self._request.conditions(chosen, self._device)
+        run = BatchRun(self._model, part, streams, self._capacity, room, asked)
+        other = None
+        if self._guide is not None:
+            other = BatchRun(self._guide[0], part, streams, self._guide[1], room, asked)
+        return run, driver(self._request, self._model, run, guide=other, streams=streams)
 
 
 def memory_share(model: Model) -> int:
@@ -174,155 +173,6 @@ def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) 
     atoms = min(free // 2 // (share * BYTES_PER_ATOM), 65_536)
     batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
     return max(-(-len(blank) // batches), 1)
-
-
-@torch.no_grad()
-def _denoised(
-    run: "_Run",
-    lead: Denoiser,
-    request: Request,
-    work: list[int],
-    refine: Refine | None,
-    energies: bool,
-    kept: StateKeeper,
-    on_step: OnStep,
-    on_frame: OnFrame | None,
-) -> tuple[Structures, HMCRecord | None]:
-    model, streams, start, begun = run.model, run.streams, run.start, kept.state
-    vocabulary, done = model.denoiser.config.vocabulary, kept.steps_done
-    if begun is not None:
-        start = replace(
-            start, positions=begun.positions.to(start.positions), elements=begun.elements.to(start.elements)
-        )
-        on_step(len(start) * sum(work[:done]), None)
-    relax = _relaxing(refine, energies, lead, run, done=done, state=None if begun is None else begun.hmc)
-
-    def callback(step: int, t: float, sample: Sample) -> None:
-        step += done
-        looked = relax is not None and work[step - 1] > 1 and step % STEERING_EVERY == 0
-        on_step(len(sample) * work[step - 1], relax.steering() if relax is not None and looked else None)
-        if t > 0:
-            kept.now(lambda: BatchState.at(step, sample, None if relax is None else relax.state()))
-        if on_frame is not None:
-            state = decode(sample, vocabulary).select([0]).to("cpu", dtype=torch.float64)
-            on_frame(replace(state, properties={"t": torch.tensor([t])}))
-
-    with run.precision():
-        end = euler_maruyama(
-            lead,
-            start,
-            diffusion=model.diffusion,
-            times=time_grid(model.diffusion, n_steps=len(work) - 1)[done:],
-            streams=streams,
-            refine=relax,
-            callback=callback,
-            first_draw=STEP_DRAW + done,
-        )
-        for attempt in range(request.restarts if request.composition is not None and vocabulary.width else 0):
-            bad = misfits(end, request, vocabulary)
-            if not bool(bad.any()):
-                break
-            end = _restarted(end, bad, lead, run, attempt=attempt, n_steps=len(work) - 1)
-        if request.composition is not None and vocabulary.width and bool(misfits(end, request, vocabulary).any()):
-            end = replace(end, elements=beliefs(lead, end, diffusion=model.diffusion, streams=streams))
-    made = finished(end, request, vocabulary).without_ghosts()
-    return made.wrapped(), None if relax is None else relax.record()
-
-
-def _relaxing(
-    refine: Refine | None, energies: bool, lead: Denoiser, run: "_Run", *, done: int, state: HMCState | None
-) -> HMCRefinement | LangevinRefinement | None:
-    """What moves the sample before each step, going on after `done` of them; with `energies` it takes those down."""
-    common: dict[str, Any] = {"diffusion": run.model.diffusion, "streams": run.streams}
-    if isinstance(refine, LangevinConfig):
-        return LangevinRefinement(lead, refine, done=done, **common)
-    return HMCRefinement(_energetic(lead), refine, state=state, **common) if refine is not None or energies else None
-
-
-def _restarted(
-    end: Sample, bad: Bool[Tensor, " systems"], lead: Denoiser, run: "_Run", *, attempt: int, n_steps: int
-) -> Sample:
-    """The sample with the bad systems noised to t = 0.4 and denoised again; all are, so that shapes stay the same."""
-    diffusion, draw = run.model.diffusion, RESTART_DRAW + (attempt << 32)
-    times = time_grid(diffusion, n_steps=n_steps)
-    times = times[times <= RESTART + 1e-9]
-    t = end.positions.new_full((len(end),), float(times[0]))
-    noisy = corrupt(end, t, gaussian_noise(end, run.streams, draw=draw + (1 << 31)), diffusion)
-    again = euler_maruyama(lead, noisy, diffusion=diffusion, times=times, streams=run.streams, first_draw=draw)
-    atoms = bad[end.system, None]
-    return replace(
-        end,
-        positions=torch.where(atoms, again.positions, end.positions),
-        elements=torch.where(atoms, again.elements, end.elements),
-    )
-
-
-def _energetic(denoiser: Denoiser) -> EnergyDenoiser:
-    assert isinstance(denoiser, EnergyDenoiser)
-    return denoiser
-
-
-class _Run:
-    """A batch with a model that knows its cells and sizes beforehand: an `EnergyDenoiser` if the model is one."""
-
-    def __init__(
-        self,
-        model: Model,
-        blank: Blank,
-        streams: Streams,
-        capacity: int | None,
-        room: Room | None,
-        conditions: Mapping[str, Tensor],
-    ) -> None:
-        self.model, self.streams, self._room, self._conditions = model, streams, room, conditions
-        self._plan = neighbor_plan(
-            blank.cell, blank.n_atoms, cutoff=model.denoiser.config.egnn.cutoff, capacity=capacity
-        )
-        self._chunk = None if self._cuda else CPU_CHUNK
-
-    @property
-    def _cuda(self) -> bool:
-        return self.streams.seeds.device.type == "cuda"
-
-    @cached_property
-    def start(self) -> Sample:
-        """Where sampling starts."""
-        plan = self._plan
-        return prior(
-            plan.cell,
-            plan.n_atoms,
-            width=self.model.denoiser.config.vocabulary.width,
-            diffusion=self.model.diffusion,
-            streams=self.streams,
-            conditions=self._conditions,
-        )
-
-    def precision(self) -> AbstractContextManager:
-        """On a GPU bfloat16 for most products of the network (`amden.nn.energy` has its price), else float32."""
-        return torch.autocast("cuda", dtype=torch.bfloat16) if self._cuda else nullcontext()
-
-    def __call__(self, sample: Sample, t: Tensor) -> Noise:
-        return self.model.denoiser(sample, t, plan=self._plan, chunk=self._chunk, room=self._room)
-
-    def energy_and_noise(self, sample: Sample, t: Tensor) -> tuple[Tensor, Noise]:
-        """As of the model."""
-        assert isinstance(self.model.denoiser, EnergyModel)
-        return self.model.denoiser.energy_and_noise(sample, t, plan=self._plan, chunk=self._chunk, room=self._room)
-
-    @torch.no_grad()
-    def seconds(self, *, repeats: int = 3) -> float:
-        """Time of one evaluation, after another that may compile."""
-        t = self.start.positions.new_full((len(self.start),), self.model.diffusion.t_max)
-        passed = []
-        with self.precision():
-            for n in (1, repeats):
-                began = time.monotonic()
-                for _ in range(n):
-                    self(self.start, t)
-                if self._cuda:
-                    torch.cuda.synchronize()
-                passed.append((time.monotonic() - began) / n)
-        return passed[1]
 
 
 def _capacity(blank: Blank, denoiser: ScoreModel, device: torch.device) -> int | None:

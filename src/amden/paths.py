@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.blank import like_blank
+from amden.denoising import OnStep
 from amden.diffusion.corruption import add_ghosts, corrupt, encode, gaussian_noise
 from amden.diffusion.hmc import HMCConfig, HMCRecord
 from amden.diffusion.sampler import time_grid
-from amden.generation import OnStep, automatic_batch_size, generate, memory_share
+from amden.generation import automatic_batch_size, generate, memory_share
 from amden.model import Model
 from amden.nn.energy import EnergyModel
 from amden.random import Streams, spawn_seeds

@@ -80,17 +80,17 @@ def test_train_tells_what_it_found_and_goes_on(tmp_path, capsys):
 
 def test_an_interrupted_generation_goes_on(tiny_checkpoint, tmp_path, monkeypatch, capsys):
     """Finished batches are kept, taken up only by the same request, and the result is that of an unbroken run."""
-    out, steps = tmp_path / "g.extxyz", generation._denoised
+    out, steps = tmp_path / "g.extxyz", generation.denoised
     arguments = ["generate", str(tiny_checkpoint), "--n", "3", "--atoms", "12", "--steps", "3", "--device", "cpu"]
     made: list[int] = []
 
-    def interrupted(*given):
+    def interrupted(*given, **options):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(1)
-        return steps(*given)
+        return steps(*given, **options)
 
-    monkeypatch.setattr(generation, "_denoised", interrupted)
+    monkeypatch.setattr(generation, "denoised", interrupted)
     with pytest.raises(SystemExit):
         main([*arguments, "--out", str(out)])
     assert not out.exists()
@@ -100,7 +100,7 @@ def test_an_interrupted_generation_goes_on(tiny_checkpoint, tmp_path, monkeypatc
     main([*arguments, "--out", str(out)])
     assert len(made) == 1
     assert not parts.exists()
-    monkeypatch.setattr(generation, "_denoised", steps)
+    monkeypatch.setattr(generation, "denoised", steps)
     main([*arguments, "--out", str(tmp_path / "whole.extxyz")])
     assert out.read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
 

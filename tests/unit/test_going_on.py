@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from amden import generation
+from amden import denoising, generation
 from amden.blank import cubic_blank
 from amden.diffusion.hmc import HMCConfig
 from amden.diffusion.langevin import LangevinConfig
@@ -116,7 +116,7 @@ def test_memory_that_runs_out_begins_the_batch_anew(model, tmp_path, monkeypatch
 def test_the_time_is_told_before_the_first_step(model, monkeypatch):
     """By a clock that goes on by a second whenever it is read, three evaluations take one second."""
     ticks, told = iter(range(1000)), []
-    monkeypatch.setattr(generation.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(denoising.time, "monotonic", lambda: float(next(ticks)))
 
     def step(*_):
         assert told
