@@ -29,6 +29,7 @@ from amden.diffusion.denoiser import Sample
 from amden.diffusion.loss import Losses, sample_times, score_matching
 from amden.elements import GHOST, MASSES
 from amden.feed import Feed, Shapes
+from amden.inheritance import inherited
 from amden.metrics import MetricsLog, Tally
 from amden.model import Model, denoiser_of, save_model
 from amden.neighbors import NeighborPlan
@@ -279,30 +280,11 @@ class Run:
             self._bare.load_state_dict(current)
 
     def start_from(self, model: Model) -> None:
-        """Take the weights of a model of the same shape; the step stays 0.
+        """Take the weights of a model of the same shape (`inherited`); the step stays 0.
 
-        An energy model may start from a score model: it takes the layers and keeps a head of its own. The new model's
-        provenance names where it began.
+        The new model's provenance names where it began.
         """
-        if model.denoiser.config.egnn != self.recipe.egnn:
-            raise ValueError(f"the model to start from has another `egnn`: {model.denoiser.config.egnn}")
-        if model.denoiser.config.vocabulary != self._bare.config.vocabulary:
-            raise ValueError(
-                f"the model to start from knows {model.denoiser.config.vocabulary}, "
-                f"the data hold {self._bare.config.vocabulary}"
-            )
-        known, asked = sorted(model.denoiser.config.properties), sorted(self._bare.config.properties)
-        if known != asked:
-            raise ValueError(f"the model to start from is conditioned on {known}, the recipe asks for {asked}")
-        own = self._bare.state_dict()
-        given = dict(model.denoiser.state_dict())
-        if self._bare.config.energy and not model.denoiser.config.energy:
-            given = {k.replace("network.", "network.energies.", 1): v for k, v in given.items()}
-            given = {k: given.get(k, v) for k, v in own.items()}
-        elif self._bare.config.energy != model.denoiser.config.energy:
-            raise ValueError("the model to start from is an energy model, the recipe asks for a score model")
-        scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
-        self._bare.load_state_dict({**given, **scales})
+        self._bare.load_state_dict(inherited(model, self._bare))
         self.provenance["start"] = {k: model.provenance[k] for k in ("name", "steps", "start") if k in model.provenance}
         self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}

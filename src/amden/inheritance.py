@@ -1,0 +1,33 @@
+"""Which weights of a trained model another one begins with."""
+
+from torch import Tensor
+
+from amden.model import Model
+from amden.nn.score import ScoreModel
+
+
+def inherited(model: Model, heir: ScoreModel) -> dict[str, Tensor]:
+    """The state of `heir` with the weights of a model of the same shape in it; scales of properties stay its own.
+
+    An energy model may begin with a score model: it takes the layers and keeps a head of its own.
+
+    Errors: `ValueError` for a model of another shape.
+    """
+    given, asked = model.denoiser.config, heir.config
+    if given.egnn != asked.egnn:
+        raise ValueError(f"the model to start from has another `egnn`: {given.egnn}")
+    if given.vocabulary != asked.vocabulary:
+        raise ValueError(f"the model to start from knows {given.vocabulary}, the data hold {asked.vocabulary}")
+    if sorted(given.properties) != sorted(asked.properties):
+        raise ValueError(
+            f"the model to start from is conditioned on {sorted(given.properties)}, "
+            f"the recipe asks for {sorted(asked.properties)}"
+        )
+    if given.energy and not asked.energy:
+        raise ValueError("the model to start from is an energy model, the recipe asks for a score model")
+    own, weights = heir.state_dict(), dict(model.denoiser.state_dict())
+    if asked.energy and not given.energy:
+        weights = {k.replace("network.", "network.energies.", 1): v for k, v in weights.items()}
+        weights = {k: weights.get(k, v) for k, v in own.items()}
+    scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
+    return {**weights, **scales}
