@@ -82,13 +82,14 @@ def _panel(axes: Axes, row: Measured, quantity: str, edges: list[float]) -> None
             mean = curve.sample.values.mean(axis=0)
             axes.plot(curve.x, mean, color=colour, lw=1.1 if i else 2.8, label=label)
             axes.set_xlim(30.0 if curve.unit else 0.0)
-            axes.set_ylim(bottom=0.0)
         elif quantity in o.scalars:
             values = o.scalars[quantity][1].values
             weights = np.full(len(values), 1.0 / max(len(values), 1))
             kind = "step" if i else "stepfilled"
             axes.hist(values, edges, weights=weights, histtype=kind, color=colour, lw=1.2, label=label)
             axes.locator_params(axis="x", nbins=4)
+    if not edges:
+        axes.set_ylim(bottom=0.0)  # after all curves: it ends the search for a top
     words = [f"Δ {number(found.value, 2)}: {found.floors:.1f} floors" for found in _differences(row, quantity)]
     axes.set_title("\n".join(words), fontsize=6, loc="right")
 
