@@ -1,6 +1,6 @@
 """The catalogue of shipped models: their names, and the files behind them.
 
-What a model was trained on, and how well it does, is in the header of its file and in the table of the README.
+What a model was trained on is in the header of its file; how well it does, in docs/validation.md.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from amden import model
 from amden.checkpoint import load_checkpoint
+from amden.model import Model
 
 SUFFIX = ".safetensors"
 ENERGY = "-energy"
@@ -50,6 +54,17 @@ def model_path(name_or_path: str | Path) -> Path:
         return path
     choices = ", ".join(model_names()) or "none"
     raise ValueError(f"unknown model {str(name_or_path)!r}: neither a file nor one of the shipped models ({choices})")
+
+
+def load_model(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Model:
+    """A shipped model by its name, or the model of a run folder or a checkpoint.
+
+    Errors: those of `model_path` and of `amden.model.load_model`.
+
+    >>> load_model("si-melt").diffusion.positions.sigma_max
+    1.5
+    """
+    return model.load_model(model_path(name_or_path), device=device)
 
 
 def energy_model(name_or_path: str) -> str:
