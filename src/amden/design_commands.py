@@ -21,10 +21,9 @@ from amden.io import check_output
 from amden.model import Model
 from amden.parts import Parts
 from amden.properties import at_rest, property_of
-from amden.refinement import Asked
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import Sampling, generate_shown, read_sampling
+from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_sampling
 from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
@@ -49,7 +48,7 @@ class Budget:
 
 
 def run_design(
-    model: str,
+    how: SamplingOptions,
     out: Path,
     *,
     targets: Sequence[str],
@@ -58,20 +57,15 @@ def run_design(
     atoms: int,
     density: float | None,
     training: Path | None,
-    seed: int,
-    steps: int | None,
-    refine: Asked | None,
-    device: str,
     overwrite: bool,
-    guide: str | None,
-    requench: str | None = None,
+    requench: str | None,
     **asked: Any,
 ) -> None:
     """Body of `amden design`; `requench` names a protocol, `asked` are further options of `read_request`."""
     check_output(out / "designs.extxyz", overwrite=overwrite)
     if not targets:
         raise ValueError('a design needs a target: `--target "shear_modulus=36 GPa"`')
-    sampling = read_sampling(model, guide=guide, seed=seed, steps=steps, refine=refine, device=device)
+    sampling = read_sampling(how)
     loaded = sampling.model
     known = None if training is None else _training_set(training)
     wish, notes = read_request(loaded, targets=targets, guide=sampling.guide, **asked)
@@ -101,7 +95,7 @@ def run_design(
     anew = None
     if protocol is not None:
         chosen_device = choose_device(sampling.device.type)
-        anew = partial(requenched, names=names, protocol=protocol, seed=seed, out=out, device=chosen_device)
+        anew = partial(requenched, names=names, protocol=protocol, seed=how.seed, out=out, device=chosen_device)
     met = write_designs(goals, done, out, n=budget.n, known=known, anew=anew, overwrite=overwrite)
     if met < budget.n:
         more = f"{len(done)} rounds: more `--rounds` go on, a larger `--tolerance` keeps more"

@@ -22,29 +22,24 @@ from amden.paths import energy_paths
 from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
-from amden.sampling_commands import generate_shown, read_sampling, sampled_model
+from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, sampled_model
 from amden.targets import box_density, outcome, read_request
 
 
 def run_generate(
-    model: str,
+    how: SamplingOptions,
     out: Path,
     *,
     sizes: dict[str, Any],
-    seed: int,
-    steps: int | None,
-    refine: Asked | None,
-    device: str,
     batch_size: int | None,
     trajectory: Path | None,
     overwrite: bool,
-    guide: str | None = None,
     **asked: Any,
 ) -> None:
     """Body of `amden generate`; `asked` are the options of `read_request`."""
     for path in filter(None, (out, trajectory)):
         check_output(path, overwrite=overwrite)
-    sampling = read_sampling(model, guide=guide, seed=seed, steps=steps, refine=refine, device=device)
+    sampling = read_sampling(how)
     loaded = sampling.model
     wish, notes = read_request(loaded, guide=sampling.guide, **asked)
     blank = _blank(loaded, wish, **sizes)
@@ -52,11 +47,11 @@ def run_generate(
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
     parts = None if trajectory else Parts(out, sampling.facts(wish, blank))
-    default, further = sampling.steps, default_steps(loaded, torch.device("cuda"), refine)
-    if steps is None and default < further:
+    default, further = sampling.steps, default_steps(loaded, torch.device("cuda"), how.refine)
+    if how.steps is None and default < further:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; {further}, as on a GPU (`--steps`), relax further")
-    told = f"{len(blank)} structures, {_places(loaded, blank)} each, {sampling.steps} steps, seed {seed}"
-    err.print(f"{model} on {sampling.device}: {told}")
+    told = f"{len(blank)} structures, {_places(loaded, blank)} each, {sampling.steps} steps, seed {sampling.seed}"
+    err.print(f"{how.model} on {sampling.device}: {told}")
     started = time.monotonic()
     with ExitStack() as stack:
         film = stack.enter_context(TrajectoryWriter(trajectory, overwrite=overwrite)) if trajectory else None

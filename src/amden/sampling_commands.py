@@ -25,6 +25,21 @@ LOG_SECONDS = 60.0
 """Time between two lines on a refinement where there is no terminal to draw a bar on."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How a model is to be sampled, as somebody asks for it."""
+
+    model: str
+    """Name or path."""
+    guide: str | None
+    """Likewise, of the unconditional model of guidance."""
+    seed: int
+    steps: int | None
+    """Denoising steps; None: as is best."""
+    refine: Asked | None
+    device: str
+
+
 @dataclass(frozen=True)
 class Sampling:
     """A model and how it is sampled."""
@@ -58,23 +73,21 @@ class Sampling:
         }
 
 
-def read_sampling(
-    model: str, *, guide: str | None, seed: int, steps: int | None, refine: Asked | None, device: str
-) -> Sampling:
-    """The model of that name or path, and how it is sampled as these options say.
+def read_sampling(asked: SamplingOptions) -> Sampling:
+    """The model that is asked for, and how it is sampled.
 
     Errors: `ValueError` for a model, a device or a setting of the refinement that there is not.
     """
-    where, path = pick_device(device), sampled_model(model, refine)
-    loaded, other = load_model(path, device=where), model_path(guide) if guide else None
+    where, path = pick_device(asked.device), sampled_model(asked.model, asked.refine)
+    loaded, other = load_model(path, device=where), model_path(asked.guide) if asked.guide else None
     return Sampling(
         model=loaded,
         guide=other and load_model(other, device=where),
         digests=(_digest(path.read_bytes()), other and _digest(other.read_bytes())),
-        seed=seed,
-        steps=steps or default_steps(loaded, where, refine),
-        kind=refine and refine.kind,
-        refine=read_refinement(refine, loaded),
+        seed=asked.seed,
+        steps=asked.steps or default_steps(loaded, where, asked.refine),
+        kind=asked.refine and asked.refine.kind,
+        refine=read_refinement(asked.refine, loaded),
         device=where,
     )
 

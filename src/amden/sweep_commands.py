@@ -18,11 +18,10 @@ from amden.io import check_output, write_structures
 from amden.model import Model
 from amden.parts import Parts
 from amden.properties import at_rest, property_of
-from amden.refinement import Asked
 from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import generate_shown, read_sampling
+from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
 from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
@@ -34,28 +33,23 @@ CONVERGED = "_vrh"
 
 
 def run_sweep(
-    model: str,
+    how: SamplingOptions,
     out: Path,
     *,
     targets: Sequence[str],
     n: int,
     atoms: str,
     density: float | None,
-    seed: int,
-    steps: int | None,
-    refine: Asked | None,
-    device: str,
     batch_size: int | None,
     overwrite: bool,
-    guide: str | None,
-    requench: str | None = None,
-    beside: Sequence[str] = (),
+    requench: str | None,
+    beside: Sequence[str],
     **asked: Any,
 ) -> None:
     """Body of `amden sweep`; `targets` are one series and others that are held, `requench` names a protocol, `beside`
     are folders of earlier sweeps; `asked` are further options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
-    sampling = read_sampling(model, guide=guide, seed=seed, steps=steps, refine=refine, device=device)
+    sampling = read_sampling(how)
     loaded = sampling.model
     series, fixed = read_series(targets, loaded)
     name, protocol = series.name, read_requench(requench, loaded)
@@ -70,14 +64,14 @@ def run_sweep(
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
     parts = Parts(out / "sweep.extxyz", sampling.facts(wish, blank))
     count = f"{len(series.values)} targets of {name}, {n} structures each"
-    err.print(f"{model} on {sampling.device}: {count}, {sampling.steps} steps, seed {seed}")
+    err.print(f"{how.model} on {sampling.device}: {count}, {sampling.steps} steps, seed {sampling.seed}")
     made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
     chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
     with err.status("relaxing and measuring"):
         found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded))
     found = replace(found, properties={**made.properties, **found.properties})
     if protocol is not None:
-        found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=seed, out=out, device=chosen)
+        found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
     parts.remove()
     for line in outcome(made, wish):

@@ -8,6 +8,8 @@ import typer
 from amden.cli.options import (
     BatchSize,
     Composition,
+    Conditional,
+    Density,
     Device,
     Extrapolate,
     Guide,
@@ -32,7 +34,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Structure file to write; its ending names the format (.extxyz).")],
     n: Annotated[int | None, typer.Option(help="Number of structures.  [default: 1, or all of --like]")] = None,
     atoms: Annotated[int | None, typer.Option(help="Atoms in each structure.  [default: 256]")] = None,
-    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    density: Density = None,
     cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
     target: Annotated[
@@ -66,25 +68,20 @@ def generate(
 ) -> None:
     """Generate structures with a trained model."""
     from amden.generation_commands import run_generate
+    from amden.sampling_commands import SamplingOptions
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
-    options = {
-        "seed": seed,
-        "steps": steps,
-        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
-        "device": device,
-        "batch_size": batch_size,
-    }
+    relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
+    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     check_guidance_kind(guidance_kind)
-    asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition, "guide": guide}
+    asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition}
     asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
-    run_generate(model, out, sizes=sizes, **options, **asked, trajectory=trajectory, overwrite=overwrite)
+    written = {"batch_size": batch_size, "trajectory": trajectory, "overwrite": overwrite}
+    run_generate(how, out, sizes=sizes, **written, **asked)
 
 
 def design(
-    model: Annotated[
-        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
-    ],
+    model: Conditional,
     out: Annotated[Path, typer.Option(help="Folder for structures, tables and page; an interrupted design goes on.")],
     target: Annotated[list[str], typer.Option(help="What a property is to be: 'shear_modulus=36 GPa'. Repeatable.")],
     tolerance: Annotated[
@@ -93,7 +90,7 @@ def design(
     ] = None,
     n: Annotated[int, typer.Option(help="Structures wanted.", min=1)] = 10,
     atoms: Annotated[int, typer.Option(help="Atoms in each structure, about.", min=1)] = 256,
-    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    density: Density = None,
     rounds: Annotated[int, typer.Option(help="Rounds at most.", min=1)] = 10,
     per_round: Annotated[int | None, typer.Option(help="Structures a round.  [default: N]", min=1)] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Begin no further round after so long.")] = None,
@@ -118,27 +115,20 @@ def design(
 ) -> None:
     """Design structures: generate, relax and measure in rounds until enough of them meet the targets."""
     from amden.design_commands import Budget, run_design
+    from amden.sampling_commands import SamplingOptions
 
     check_guidance_kind(guidance_kind)
     budget = Budget(n, rounds, per_round or n, max_minutes)
-    asked = {"extrapolate": extrapolate, "composition": composition, "guide": guide}
-    asked |= {"guidance": guidance, "kind": guidance_kind}
-    how = {
-        "seed": seed,
-        "steps": steps,
-        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
-        "device": device,
-        "overwrite": overwrite,
-        "requench": requench,
-    }
+    asked = {"extrapolate": extrapolate, "composition": composition, "guidance": guidance, "kind": guidance_kind}
+    relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
+    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     sizes = {"atoms": atoms, "density": density, "training": training}
-    run_design(model, out, targets=target, tolerance=tolerance or [], budget=budget, **sizes, **how, **asked)
+    asked |= {"targets": target, "tolerance": tolerance or []}
+    run_design(how, out, budget=budget, requench=requench, overwrite=overwrite, **sizes, **asked)
 
 
 def sweep(
-    model: Annotated[
-        str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
-    ],
+    model: Conditional,
     out: Annotated[Path, typer.Option(help="Folder for structures, tables and figure; an interrupted sweep goes on.")],
     target: Annotated[
         list[str],
@@ -151,7 +141,7 @@ def sweep(
     atoms: Annotated[
         str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
     ] = "256",
-    density: Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")] = None,
+    density: Density = None,
     guidance: Weight = None,
     guidance_kind: Kind = None,
     guide: Guide = None,
@@ -172,21 +162,15 @@ def sweep(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask for a series of targets and show how far the structures follow (fig. 4 of the paper)."""
+    from amden.sampling_commands import SamplingOptions
     from amden.sweep_commands import run_sweep
 
     check_guidance_kind(guidance_kind)
-    asked = {"composition": composition, "guide": guide, "guidance": guidance, "kind": guidance_kind}
-    how = {
-        "seed": seed,
-        "steps": steps,
-        "refine": refinement(hmc, hmc_set, langevin, langevin_set, plain),
-        "device": device,
-        "batch_size": batch_size,
-    }
-    further = {"requench": requench, "beside": beside or []}
-    run_sweep(
-        model, out, targets=target, n=n, atoms=atoms, density=density, overwrite=overwrite, **further, **how, **asked
-    )
+    relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
+    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
+    asked = {"targets": target, "composition": composition, "guidance": guidance, "kind": guidance_kind}
+    sizes = {"n": n, "atoms": atoms, "density": density, "batch_size": batch_size}
+    run_sweep(how, out, requench=requench, beside=beside or [], overwrite=overwrite, **sizes, **asked)
 
 
 def train(

@@ -11,6 +11,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Seed = Annotated[int, typer.Option(help="Seed of the random numbers; the same seed gives the same structures.", min=0)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
 
+Conditional = Annotated[
+    str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
+]
+Density = Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")]
 Composition = Annotated[
     str | None,
     typer.Option(
