@@ -67,6 +67,7 @@ class TrainingConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms of the loss."""
     seed: int = 0
+    """Of the initial weights, the order of the structures, times and noise."""
 
     def __post_init__(self) -> None:
         if self.max_atoms is not None and self.max_atoms < 1:

@@ -1,6 +1,7 @@
 """The names that `amden` offers: they resolve, type checkers see the same ones, and they cost nothing unasked."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,9 @@ def test_no_module_of_amden_takes_the_shortcut():
         for statement in ast.walk(ast.parse(path.read_text())):
             if isinstance(statement, ast.ImportFrom) and statement.module == "amden":
                 assert not {alias.name for alias in statement.names} & {*amden.__all__} - {"__version__"}, path
+
+
+def test_the_reference_lists_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "api" / "index.md").read_text()
+    listed = set(re.findall(r"`(\w+)`", page.split("|---|---|")[1]))
+    assert listed == set(amden.__all__) - {"__version__"}

@@ -36,7 +36,9 @@ class TimeBand:
     __pydantic_config__ = {"extra": "forbid"}
 
     low: float
+    """The least of them."""
     high: float
+    """The largest."""
     share: float
     """Share of the times that is drawn evenly between the two."""
 

@@ -1,6 +1,6 @@
 """Interatomic potentials: parameters, kernels, and their exact evaluation in any periodic cell.
 
-A potential is a frozen dataclass that satisfies :class:`Potential`; nothing here knows of dynamics.
+A potential is a frozen dataclass that satisfies `Potential`; nothing here knows of dynamics.
 """
 
 from amden.simulate.potentials.bmp import ChargedNetwork, ScreenedAngles, bmp_shrm
