@@ -6,6 +6,7 @@ diamond. Means, with the standard error of the last digits in brackets.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -65,7 +66,7 @@ def peak(structures: Structures) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("datasets", nargs="*", default=sorted(map(str, Path("examples").glob("*.extxyz"))))
     parser.add_argument("--relax", type=int, default=500, help="structures relaxed and measured")
     options = parser.parse_args()
     table = Table("set", "n", "g/cm³", "eV/atom", "relaxed", "sd, meV", "coordination", "peak, Å", "relaxed")

@@ -1,4 +1,4 @@
-"""What relaxing while denoising is worth: `python benchmarks/hmc.py MODEL REFERENCE SETTING [SETTING …]`.
+"""What relaxing while denoising is worth: `python benchmarks/hmc.py [MODEL REFERENCE SETTING …]`.
 
 A setting is `steps=500,n_verlet=15,t_max=0.5,…`: denoising steps, and fields of `HMCConfig`; with `langevin=1` those of
 `LangevinConfig`, as in `steps=500,langevin=1,n_steps=45`; `steps=200,hmc=0` is standard denoising, always the first
@@ -91,10 +91,10 @@ def made(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("reference")
-    parser.add_argument("settings", nargs="+")
-    parser.add_argument("--n", type=int, default=64, help="structures")
+    parser.add_argument("model", nargs="?", default="si-melt")
+    parser.add_argument("reference", nargs="?", default="examples/si-melt-reference.extxyz")
+    parser.add_argument("settings", nargs="*", default=["steps=40,langevin=1,n_steps=3"])
+    parser.add_argument("--n", type=int, default=64 if torch.cuda.is_available() else 2, help="structures")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
