@@ -143,10 +143,9 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     def prepare() -> None:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
-        ready.wait()
 
     pool = ThreadPoolExecutor(threads, "amden", initializer=prepare)
-    for done in [pool.submit(ready.wait) for _ in range(threads)]:
+    for done in [pool.submit(ready.wait) for _ in range(threads)]:  # each keeps a thread until all are there
         done.result()
     torch.set_num_threads(threads)  # the threads' own choice is the default of the process, too
     return pool
