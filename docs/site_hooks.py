@@ -4,10 +4,11 @@ MkDocs loads this file as a hook, griffe as an extension (`mkdocs.yml`).
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Attribute, Expr, ExprBinOp, ExprTuple, Extension, Function, Object
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -31,6 +32,29 @@ class Docstrings(Extension):
 
     def on_instance(self, *, obj: Object, **kwargs: Any) -> None:
         """Called for every module, class, function and attribute."""
+        for annotation in _annotations(obj):
+            _quote_shapes(annotation)
         if obj.docstring is not None:
             text = DOCTEST.sub(lambda found: f"```pycon\n{found[0]}\n```", obj.docstring.value)
             obj.docstring.value = TABLE.sub(lambda found: f"```text\n{found[0]}\n```", text)
+
+
+def _annotations(obj: Object) -> Iterator[Any]:
+    if isinstance(obj, Attribute):
+        yield obj.annotation
+    elif isinstance(obj, Function):
+        yield obj.returns
+        yield from (parameter.annotation for parameter in obj.parameters)
+
+
+def _quote_shapes(expression: Any) -> None:
+    """A shape such as "systems *shape" is text, which griffe takes for a product."""
+    if not isinstance(expression, Expr):
+        return
+    if isinstance(expression, ExprTuple):
+        for place, element in enumerate(expression.elements):
+            if isinstance(element, ExprBinOp) and element.operator == "*":
+                expression.elements[place] = f"'{element.left} *{element.right}'"  # pyright: ignore[reportIndexIssue]
+    for part in expression.iterate(flat=False):
+        if part is not expression:
+            _quote_shapes(part)
