@@ -17,7 +17,7 @@ from rich.table import Table
 from amden.analysis.rdf import rdf
 from amden.commands import pick_device
 from amden.dataset import load_dataset
-from amden.diffusion.corruption import corrupt, decode, encode, gaussian_noise
+from amden.diffusion.corruption import add_ghosts, corrupt, decode, encode, gaussian_noise
 from amden.diffusion.denoiser import Sample
 from amden.diffusion.langevin import LANGEVIN_DRAW, LangevinConfig, langevin_dynamics
 from amden.diffusion.sampler import STEP_DRAW, euler_maruyama
@@ -42,8 +42,17 @@ def moved(model: Model, data: Sample, streams: Streams, *, t: float, n_steps: in
     times = torch.cat([torch.linspace(t, model.diffusion.t_min, DENOISING_STEPS), torch.zeros(1)])
     how = {"diffusion": model.diffusion, "streams": streams, "first_draw": STEP_DRAW}
     end = euler_maruyama(model.denoiser, sample, times=times, **how)
-    made = decode(end, model.denoiser.config.vocabulary).wrapped()
+    made = decode(end, model.denoiser.config.vocabulary).without_ghosts().wrapped()
     return replace(made.to("cpu", dtype=torch.float64), properties={})
+
+
+def noiseless(model: Model, reference: Structures, seed: int, device: torch.device) -> tuple[Sample, Streams]:
+    """The structures as the model is given them, with ghosts if it has them, and random numbers for them."""
+    seeds, ghosts = spawn_seeds(seed, len(reference)), model.denoiser.config.ghost_density
+    if ghosts is not None:
+        reference = add_ghosts(reference, density=ghosts, streams=Streams.of(seeds, reference.n_atoms))
+    streams = Streams.of(seeds.to(device), reference.n_atoms.to(device))
+    return encode(reference.to(device), model.denoiser.config.vocabulary), streams
 
 
 def row(made: Structures, g: np.ndarray | None, bond: float) -> tuple[list[str], np.ndarray]:
@@ -76,8 +85,7 @@ def main() -> None:
     model.denoiser.egnn.fuse(device)
     reference = replace(load_dataset(options.reference), properties={})
     reference = reference.select(range(min(options.n, len(reference))))
-    streams = Streams.of(spawn_seeds(options.seed, len(reference)).to(device), reference.n_atoms.to(device))
-    data = encode(reference.to(device), model.denoiser.config.vocabulary)
+    data, streams = noiseless(model, reference, options.seed, device)
     table = Table("t", "steps", "eV/atom", "± meV", "g/cm³", "bonds an atom", "g(r), RMSD")
     numbers, g = row(reference.to("cpu", dtype=torch.float64), None, options.bond)
     table.add_row("data", "", *numbers)
