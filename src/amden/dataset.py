@@ -36,8 +36,10 @@ MEASURED: Final = 1000
 """Structures in which distances are measured for a description: a second or two."""
 
 
-def load_dataset(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Structures:
+def load_dataset(path: str | Path, *, dtype: torch.dtype = torch.float32, min_distance: float = 0.5) -> Structures:
     """All structures of a folder of shards, of one shard, or of a structure file; floating-point arrays in `dtype`.
+
+    In a structure file, atoms closer than `min_distance` Å are an error; 0 allows all.
 
     Errors: `FileNotFoundError`; `ValueError` for an empty folder or a file that cannot be read.
     """
@@ -48,7 +50,8 @@ def load_dataset(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Str
             raise ValueError(f"{path}: the folder holds no {SUFFIX} files")
         structures = concatenate([load_shard(file).structures for file in files])
     else:
-        structures = load_shard(path).structures if path.suffix == SUFFIX else read_structures(path)
+        packed = path.suffix == SUFFIX
+        structures = load_shard(path).structures if packed else read_structures(path, min_distance=min_distance)
     validate(structures, source=str(path))
     return structures.to(dtype=dtype)
 

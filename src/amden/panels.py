@@ -138,7 +138,8 @@ def potential_of(*sets: Structures | None) -> Potential | None:
 
 
 def _loaded(file: SetFile, recipe: Panels) -> Structures:
-    structures = load_dataset(file.path, dtype=torch.float64).without_ghosts()
+    everything = load_dataset(file.path, dtype=torch.float64, min_distance=0.0)  # samples may overlap: they count too
+    structures = everything.without_ghosts()
     if len(structures) < _FEWEST:
         raise ValueError(f"{file.path}: {len(structures)} structures are too few to compare")
     return structures.select(range(min(recipe.at_most, len(structures))))

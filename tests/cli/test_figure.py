@@ -57,6 +57,15 @@ def test_shaken_crystals_have_the_same_inherent_structure(folder, capsys):
     assert "exists; use --overwrite" in capsys.readouterr().err
 
 
+def test_a_sample_with_overlapping_atoms_counts_as_any_other(folder):
+    made = read_structures("same.extxyz")
+    made.positions[1] = made.positions[0] + torch.tensor([0.27, 0.0, 0.0], dtype=torch.float64)
+    write_structures("same.extxyz", made, overwrite=True)
+    main(["figure", "recipe.yaml", "--out", "fig", "--device", "cpu"])
+    energies = rows("fig/differences.csv")["energy", "mean"]
+    assert float(energies["generated"]) > float(energies["reference"]) + 1e-3
+
+
 def test_sets_as_they_are_differ_by_their_thermal_energy(folder):
     write_structures("same.extxyz", shaken(6, seed=1, a=5.6), overwrite=True)
     main(["figure", "recipe.yaml", "--out", "fig", "--set", "relaxed=false"])
