@@ -19,6 +19,7 @@ from amden.io import TrajectoryWriter, check_output, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
+from amden.progress import Lines
 from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
@@ -90,7 +91,13 @@ def run_energies(
         sum(evaluations(loaded, n_steps=hmc_steps, refine=refine)) if refine else 0
     )
     with progress_bar("evaluations") as bar:
-        task = bar.add_task("denoising", total=work * len(known))
+        task, lines = bar.add_task("denoising", total=work * len(known)), Lines()
+
+        def show(done: int, _: object) -> None:
+            bar.advance(task, done)
+            made = bar.tasks[task].completed
+            lines.say(f"{made:.0f} of {work * len(known)} evaluations", made, work * len(known))
+
         paths = energy_paths(
             loaded,
             known,
@@ -100,7 +107,7 @@ def run_energies(
             device=where,
             batch_size=batch_size,
             compiled=where.type == "cuda",
-            on_step=lambda done, _: bar.advance(task, done),
+            on_step=show,
         )
     shown = Table("way", "energy an atom at t = 0.3", "0.1", "0.01")
     for name, path in paths.items():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from amden import progress
 from amden.cli import main
 from amden.diffusion.corruption import encode
 from amden.diffusion.hmc import HMCConfig
@@ -38,7 +39,8 @@ def test_paths_have_the_energies_of_their_samples(energy_model, tiny_model):
         energy_paths(tiny_model, reference)
 
 
-def test_command_draws_and_tabulates(energy_model, tmp_path, capsys):
+def test_command_draws_and_tabulates(energy_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
     reference = tmp_path / "reference.extxyz"
     write_structures(reference, random_structures([8, 10], species=(14,), seed=3))
     save_model(tmp_path / "energy.safetensors", energy_model)
@@ -47,4 +49,6 @@ def test_command_draws_and_tabulates(energy_model, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"paths.png", "paths.pdf", "paths.csv"}
     table = np.genfromtxt(tmp_path / "out" / "paths.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     assert len(table) == 2 * 201
-    assert "standard denoising" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "standard denoising" in told.out
+    assert "  402 of 402 evaluations, 0 s left" in told.err
