@@ -25,17 +25,20 @@ class Blank:
         return len(self.n_atoms)
 
 
-def cubic_blank(model: Model, n: int, *, atoms: int, density: float | None = None) -> Blank:
+def cubic_blank(model: Model, n: int, *, atoms: int | tuple[int, int], density: float | None = None) -> Blank:
     """`n` cubes for `atoms` atoms at a density in g/cm³, by default the mean of the training data.
 
-    A model with ghosts decides for itself how many atoms it puts there.
+    Two numbers of atoms are the fewest and the most, between which sizes are spread evenly. A model with ghosts decides
+    for itself how many atoms it puts there.
 
     Errors: `ValueError` for numbers that are not positive, or where no density is known.
     """
     _require_positive("n", n)
-    _require_positive("atoms", atoms)
-    edge = (atoms / _number_density(model, density)) ** (1 / 3)
-    return _filled(model, Blank(edge * torch.eye(3).expand(n, 3, 3).contiguous(), torch.full((n,), atoms)))
+    ends = (atoms, atoms) if isinstance(atoms, int) else atoms
+    _require_positive("atoms", min(ends))
+    sizes = torch.linspace(*ends, n, dtype=torch.float64).round().long()
+    edges = [(size / _number_density(model, density)) ** (1 / 3) for size in sizes.tolist()]
+    return _filled(model, Blank(torch.stack([edge * torch.eye(3) for edge in edges]), sizes))
 
 
 def cell_blank(

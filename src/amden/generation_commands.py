@@ -23,7 +23,7 @@ from amden.progress import Lines
 from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, sampled_model
+from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, read_sizes, sampled_model
 from amden.targets import box_density, outcome, read_request
 
 
@@ -136,18 +136,22 @@ def _blank(
     wish: Request,
     *,
     n: int | None,
-    atoms: int | None,
+    atoms: str | None,
     density: float | None,
     cell: str | None,
     like: Path | None,
 ) -> Blank:
+    sizes = None if atoms is None else read_sizes(atoms)
     if like is not None:
-        if atoms or density or cell:
+        if sizes or density or cell:
             raise ValueError("`--like` brings cells and sizes: leave out --atoms, --density and --cell")
         return like_blank(model, loaded_set(like), n=n)
     if cell is not None:
-        return cell_blank(model, n or 1, cell=_parsed_cell(cell), atoms=atoms, density=density)
-    return cubic_blank(model, n or 1, atoms=256 if atoms is None else atoms, density=box_density(wish, density))
+        if sizes and sizes[0] != sizes[1]:
+            raise ValueError(f"in a given cell there can be one number of atoms, got `--atoms {atoms}`")
+        given = _parsed_cell(cell)
+        return cell_blank(model, n or 1, cell=given, atoms=sizes and sizes[0], density=density)
+    return cubic_blank(model, n or 1, atoms=sizes or 256, density=box_density(wish, density))
 
 
 def _parsed_cell(text: str) -> torch.Tensor:

@@ -92,6 +92,21 @@ def read_sampling(asked: SamplingOptions) -> Sampling:
     )
 
 
+def read_sizes(text: str) -> tuple[int, int]:
+    """The fewest and the most atoms of a structure, from `400` or `350:500`.
+
+    >>> read_sizes("400"), read_sizes("350:500")
+    ((400, 400), (350, 500))
+    """
+    try:
+        ends = [int(x) for x in text.split(":")]
+    except ValueError:
+        ends = []
+    if len(ends) not in (1, 2) or min(ends) < 1 or ends != sorted(ends):
+        raise ValueError(f"`--atoms` must be a number of atoms, or two as 350:500, got {text!r}")
+    return ends[0], ends[-1]
+
+
 def sampled_model(model: str, refine: Asked | None) -> Path:
     """The checkpoint to sample; where an energy is needed a shipped score model gives way to its energy model."""
     chosen = energy_model(model) if refine is not None and refine.needs_energy else model

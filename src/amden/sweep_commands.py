@@ -21,7 +21,7 @@ from amden.properties import at_rest, property_of
 from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling
+from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, read_sizes
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
 from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
@@ -183,12 +183,5 @@ def read_series(texts: Sequence[str], model: Model) -> tuple[Series, list[str]]:
 
 def _blank(model: Model, n_targets: int, n: int, atoms: str, density: float | None) -> Blank:
     """For every target the same cells, their sizes evenly spread."""
-    try:
-        ends = [int(x) for x in atoms.split(":")]
-    except ValueError:
-        ends = []
-    if len(ends) not in (1, 2) or min(ends) < 1:
-        raise ValueError(f"`--atoms` must be a number or two as 350:500, got {atoms!r}")
-    sizes = np.linspace(ends[0], ends[-1], n).round().astype(int).tolist()
-    cells = [cubic_blank(model, 1, atoms=size, density=density) for size in sizes] * n_targets
-    return Blank(torch.cat([each.cell for each in cells]), torch.cat([each.n_atoms for each in cells]))
+    cells = cubic_blank(model, n, atoms=read_sizes(atoms), density=density)
+    return Blank(cells.cell.repeat(n_targets, 1, 1), cells.n_atoms.repeat(n_targets))

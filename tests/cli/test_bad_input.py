@@ -154,3 +154,10 @@ def test_unknown_keys_and_devices(fails, silicon, tmp_path):
 def test_no_gpu(fails, tiny_checkpoint, tmp_path):
     message = fails("generate", tiny_checkpoint, "--device", "cuda", "--out", tmp_path / "a.extxyz")
     assert message == "no CUDA device was found: use `--device cpu`"
+
+
+@pytest.mark.parametrize("atoms", ["many", "0", "30:20", "8:9:10", ":"])
+def test_sizes_on_the_command_line(fails, tiny_checkpoint, tmp_path, atoms):
+    asked = ["generate", tiny_checkpoint, "--out", tmp_path / "a.extxyz"]
+    assert "`--atoms` must be a number of atoms, or two as 350:500" in fails(*asked, "--atoms", atoms)
+    assert "there can be one number of atoms, got `--atoms 8:9`" in fails(*asked, "--cell", "9", "--atoms", "8:9")

@@ -35,6 +35,15 @@ def test_a_process_generates_and_refuses(tiny_checkpoint, tmp_path):
     assert again.stderr.strip() == "amden: error: g.extxyz exists; use --overwrite to replace it"
 
 
+def test_sizes_are_spread_from_the_fewest_atoms_to_the_most(tiny_checkpoint, tmp_path):
+    arguments = ["generate", str(tiny_checkpoint), "--n", "4", "--atoms", "8:14", "--steps", "2"]
+    main([*arguments, "--out", str(tmp_path / "g.extxyz")])
+    frames = ase.io.read(tmp_path / "g.extxyz", ":")
+    assert [len(f) for f in frames] == [8, 10, 12, 14]
+    densities = [len(f) / f.cell.volume for f in frames]
+    np.testing.assert_allclose(densities, densities[0], rtol=1e-4)
+
+
 def test_seed_decides(tiny_checkpoint, tmp_path):
     def made(name, *options):
         arguments = ["generate", tiny_checkpoint, "--atoms", 12, "--steps", 3, "--out", tmp_path / name, *options]

@@ -167,7 +167,10 @@ ELEMENTS = {"Li": 3, "O": 8, "Si": 14}
         (["--target", "mean_ring_size=5"], "must look like 'shear_modulus=20:42:12 GPa'"),
         (["--target", "mean_ring_size=4:6:1"], "must look like 'shear_modulus=20:42:12 GPa'"),
         (["--target", "wit=4:6:3"], "does not know the property 'wit'"),
-        (["--target", "mean_ring_size=4:6:3", "--atoms", "few"], "`--atoms` must be a number or two as 350:500"),
+        (
+            ["--target", "mean_ring_size=4:6:3", "--atoms", "few"],
+            "`--atoms` must be a number of atoms, or two as 350:500",
+        ),
         (["--target", "mean_ring_size=4:6:3", "--target", "density=2:3:2"], "a sweep has one series of targets, got"),
         (["--target", "mean_ring_size=4:6:3", "--target", "mean_ring_size=5"], "`--target mean_ring_size` comes twice"),
         (["--target", "beauty=1:2:3"], "'beauty' cannot be measured by amden"),

@@ -33,7 +33,10 @@ def generate(
     model: Annotated[str, typer.Argument(help="Name of a shipped model, a checkpoint, or a run folder.")],
     out: Annotated[Path, typer.Option(help="Structure file to write; its ending names the format (.extxyz).")],
     n: Annotated[int | None, typer.Option(help="Number of structures.  [default: 1, or all of --like]")] = None,
-    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure.  [default: 256]")] = None,
+    atoms: Annotated[
+        str | None,
+        typer.Option(help="Atoms in each structure, or from few to many: 80:250.  [default: 256]"),
+    ] = None,
     density: Density = None,
     cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
