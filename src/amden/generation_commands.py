@@ -95,7 +95,7 @@ def run_energies(
 
         def show(done: int, _: object) -> None:
             bar.advance(task, done)
-            made = bar.tasks[task].completed
+            made = float(bar.tasks[task].completed)  # rich keeps it as the number it is handed
             lines.say(f"{made:.0f} of {work * len(known)} evaluations", made, work * len(known))
 
         paths = energy_paths(
