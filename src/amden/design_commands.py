@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from amden.analysis.memorisation import FEWEST
-from amden.blank import Blank, cubic_blank
+from amden.blank import Blank
 from amden.commands import err
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, design, history
@@ -23,11 +23,11 @@ from amden.parts import Parts
 from amden.properties import at_rest, property_of
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_sampling
+from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_cells, read_sampling
 from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
-from amden.targets import box_density, read_request, read_targets
+from amden.targets import read_request, read_targets
 
 ALWAYS: Final = ("density", "rings")
 """Properties that are measured whatever the targets are."""
@@ -54,8 +54,9 @@ def run_design(
     targets: Sequence[str],
     tolerance: Sequence[str],
     budget: Budget,
-    atoms: int,
+    atoms: int | None,
     density: float | None,
+    cell: str | None,
     training: Path | None,
     overwrite: bool,
     requench: str | None,
@@ -74,7 +75,8 @@ def run_design(
     potential = measured_by(protocol, loaded)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    blank = cubic_blank(loaded, budget.per_round, atoms=atoms, density=box_density(wish, density))
+    text = None if atoms is None else str(atoms)
+    blank = read_cells(loaded, wish, budget.per_round, atoms=text, density=density, cell=cell)
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
     origin = _origin(sampling, goals, wish, blank)
     if potential != measured_by(None, loaded):

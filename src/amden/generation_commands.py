@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from amden.blank import Blank, cell_blank, cubic_blank, like_blank
+from amden.blank import Blank, like_blank
 from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.diffusion.composition import Neutral
 from amden.diffusion.langevin import LangevinConfig
@@ -23,8 +23,8 @@ from amden.progress import Lines
 from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, read_sizes, sampled_model
-from amden.targets import box_density, outcome, read_request
+from amden.sampling_commands import SamplingOptions, generate_shown, read_cells, read_sampling, sampled_model
+from amden.targets import outcome, read_request
 
 
 def run_generate(
@@ -131,37 +131,13 @@ def _fitting(wish: Request, model: Model, blank: Blank, *, by_default: bool) -> 
     return wish
 
 
-def _blank(
-    model: Model,
-    wish: Request,
-    *,
-    n: int | None,
-    atoms: str | None,
-    density: float | None,
-    cell: str | None,
-    like: Path | None,
-) -> Blank:
-    sizes = None if atoms is None else read_sizes(atoms)
-    if like is not None:
-        if sizes or density or cell:
-            raise ValueError("`--like` brings cells and sizes: leave out --atoms, --density and --cell")
-        return like_blank(model, loaded_set(like), n=n)
-    if cell is not None:
-        if sizes and sizes[0] != sizes[1]:
-            raise ValueError(f"in a given cell there can be one number of atoms, got `--atoms {atoms}`")
-        given = _parsed_cell(cell)
-        return cell_blank(model, n or 1, cell=given, atoms=sizes and sizes[0], density=density)
-    return cubic_blank(model, n or 1, atoms=sizes or 256, density=box_density(wish, density))
-
-
-def _parsed_cell(text: str) -> torch.Tensor:
-    try:
-        numbers = torch.tensor([float(x) for x in text.replace(",", " ").split()])
-    except ValueError:
-        raise ValueError(f"`--cell` must be numbers in Å, got {text!r}") from None
-    if len(numbers) not in (1, 3, 9):
-        raise ValueError(f"`--cell` takes 1, 3 or 9 numbers, got {len(numbers)}")
-    return numbers.reshape(3, 3) if len(numbers) == 9 else torch.diag(numbers.expand(3))
+def _blank(model: Model, wish: Request, *, n: int | None, like: Path | None, **sizes: Any) -> Blank:
+    """Those of a file, or what `read_cells` takes."""
+    if like is None:
+        return read_cells(model, wish, 1 if n is None else n, **sizes)
+    if any(sizes.values()):
+        raise ValueError("`--like` brings cells and sizes: leave out --atoms, --density and --cell")
+    return like_blank(model, loaded_set(like), n=n)
 
 
 def _places(model: Model, blank: Blank) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from amden.blank import Blank
+from amden.blank import Blank, cell_blank, cubic_blank
 from amden.commands import err, pick_device, progress_bar
 from amden.config import to_dict
 from amden.diffusion.hmc import Steering
@@ -20,6 +20,10 @@ from amden.pretrained import energy_model, model_path
 from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement
 from amden.request import Request
 from amden.structure import Structures
+from amden.targets import box_density
+
+DEFAULT_ATOMS = 256
+"""In a structure, where nobody asks for a size."""
 
 LOG_SECONDS = 60.0
 """Time between two lines on a refinement where there is no terminal to draw a bar on."""
@@ -105,6 +109,31 @@ def read_sizes(text: str) -> tuple[int, int]:
     if len(ends) not in (1, 2) or min(ends) < 1 or ends != sorted(ends):
         raise ValueError(f"`--atoms` must be a number of atoms, or two as 350:500, got {text!r}")
     return ends[0], ends[-1]
+
+
+def read_cells(
+    model: Model, wish: Request, n: int, *, atoms: str | None, density: float | None, cell: str | None
+) -> Blank:
+    """`n` cells: cubes for `atoms` at a density, 256 where nobody says otherwise, or a `cell` in Å.
+
+    Errors: `ValueError` for a text of another form, and as of `cubic_blank` and `cell_blank`.
+    """
+    sizes = None if atoms is None else read_sizes(atoms)
+    if cell is None:
+        return cubic_blank(model, n, atoms=sizes or DEFAULT_ATOMS, density=box_density(wish, density))
+    if sizes and sizes[0] != sizes[1]:
+        raise ValueError(f"in a given cell there can be one number of atoms, got `--atoms {atoms}`")
+    return cell_blank(model, n, cell=_read_cell(cell), atoms=sizes and sizes[0], density=density)
+
+
+def _read_cell(text: str) -> torch.Tensor:
+    try:
+        numbers = torch.tensor([float(x) for x in text.replace(",", " ").split()])
+    except ValueError:
+        raise ValueError(f"`--cell` must be numbers in Å, got {text!r}") from None
+    if len(numbers) not in (1, 3, 9):
+        raise ValueError(f"`--cell` takes 1, 3 or 9 numbers, got {len(numbers)}")
+    return numbers.reshape(3, 3) if len(numbers) == 9 else torch.diag(numbers.expand(3))
 
 
 def sampled_model(model: str, refine: Asked | None) -> Path:

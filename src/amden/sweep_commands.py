@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amden.analysis.parity import REQUENCHED
-from amden.blank import Blank, cubic_blank
+from amden.blank import Blank
 from amden.commands import err
 from amden.compositions import oxide_column
 from amden.io import check_output, write_structures
@@ -21,10 +21,10 @@ from amden.properties import at_rest, property_of
 from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_sampling, read_sizes
+from amden.sampling_commands import SamplingOptions, generate_shown, read_cells, read_sampling
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
-from amden.targets import PROPERTY_UNITS, box_density, outcome, read_request, read_targets
+from amden.targets import PROPERTY_UNITS, outcome, read_request, read_targets
 
 _SERIES = re.compile(r"^\s*(\S+?)\s*=\s*(\S+?):(\S+?):(\d+)\s*(\S*)\s*$")
 
@@ -38,8 +38,9 @@ def run_sweep(
     *,
     targets: Sequence[str],
     n: int,
-    atoms: str,
+    atoms: str | None,
     density: float | None,
+    cell: str | None,
     batch_size: int | None,
     overwrite: bool,
     requench: str | None,
@@ -58,7 +59,7 @@ def run_sweep(
     names, further = _measurable(name, wish.targets), _beside(beside, name)
     for note in read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes:
         err.print(f"  [yellow]note:[/] {note}")
-    blank = _blank(loaded, len(series.values), n, atoms, box_density(wish, density))
+    blank = _repeated(read_cells(loaded, wish, n, atoms=atoms, density=density, cell=cell), len(series.values))
     each = torch.tensor(series.values, dtype=torch.float64).repeat_interleave(n)
     wish = replace(wish, targets={**wish.targets, name: each})
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
@@ -181,7 +182,6 @@ def read_series(texts: Sequence[str], model: Model) -> tuple[Series, list[str]]:
     return Series(name, values), [text for text in texts if text not in ranges]
 
 
-def _blank(model: Model, n_targets: int, n: int, atoms: str, density: float | None) -> Blank:
-    """For every target the same cells, their sizes evenly spread."""
-    cells = cubic_blank(model, n, atoms=read_sizes(atoms), density=density)
-    return Blank(cells.cell.repeat(n_targets, 1, 1), cells.n_atoms.repeat(n_targets))
+def _repeated(cells: Blank, times: int) -> Blank:
+    """The same cells for every target."""
+    return Blank(cells.cell.repeat(times, 1, 1), cells.n_atoms.repeat(times))

@@ -78,6 +78,14 @@ def test_every_target_has_its_structures_measured(folder, capsys):
     assert "Pearson r of the means over the targets" in capsys.readouterr().out
 
 
+def test_a_cell_is_taken_as_given(folder):
+    sweep("--target", "mean_ring_size=4.5:5.5:2", "--n", "1", "--cell", "6,6,12", "--atoms", "22")
+    found = read_structures("fig4/sweep.extxyz")
+    assert found.n_atoms.tolist() == [22, 22]
+    edges = found.cell.norm(dim=2)
+    assert bool((edges[:, 2] > 1.4 * edges[:, :2].amax(1)).all()), "relaxed, but still the long cell"
+
+
 def test_what_is_held_is_told_and_what_is_requenched_stands_beside(folder, short, capsys):
     asked = ["--target", "mean_ring_size=4.5:5.5:2", "--target", "density=2.3", "--n", "2", "--atoms", "24"]
     sweep(*asked, "--requench", "si-short", "--target", "beauty=1")

@@ -23,10 +23,10 @@ SIMULATION = f"""
 import sys
 import jaxtyping
 import numpy as np
-from amden.simulate.engine import MDState, Segment, run
+from amden.simulate.engine import MDState, Segment, cuda, run
 from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
 
-state, potential = MDState(**np.load(sys.argv[1])), eval(sys.argv[2])
+state, potential, cuda.MOST_THREADS = MDState(**np.load(sys.argv[1])), eval(sys.argv[2]), int(sys.argv[3])
 segment = {OWN!r}[: state.n_systems]
 state, _ = run(state, potential, segment, device="cuda", n_steps=3)
 state, record = run(state, potential, segment, device="cuda", first_step=3)
@@ -63,19 +63,24 @@ def ions():
     )
 
 
-@pytest.mark.parametrize("potential", [SW, SILICA, GLASS], ids=["StillingerWeber()", "munetoh_silica()", "bmp_shrm()"])
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, request, tmp_path):
+@pytest.mark.parametrize(
+    ("potential", "most_threads"),
+    [(SW, 1024), (SW, 10), (SILICA, 10), (GLASS, 10)],
+    ids=["StillingerWeber()-a thread an atom", "StillingerWeber()", "munetoh_silica()", "bmp_shrm()"],
+)
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, most_threads, request, tmp_path):
+    """With few threads too, each of which has several atoms, as in systems larger than a block."""
     pytest.importorskip("numba_cuda")
     if potential is SILICA:
         kinds = (np.arange(len(state.species)) % 3 > 0).astype(np.uint8)
         state = replace(state, species=kinds)
     if potential is GLASS:
         state = ions()
-    path = tmp_path / "state.npz"
+    path, name = tmp_path / "state.npz", request.node.callspec.id.split("-")[0]
     np.savez(path, **vars(state))
     # -W: integers of numpy complain when they wrap around, as they should here
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SIMULATION, path, request.node.callspec.id],
+        [sys.executable, "-W", "ignore", "-c", SIMULATION, path, name, str(most_threads)],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
@@ -85,8 +90,8 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, requ
     simulated = np.load(path)
     compiled, record = run(state, potential, OWN[: state.n_systems])
     assert not simulated["failure"].any()
-    for name, atol in {"positions": 1e-5, "velocities": 1e-3, "cell": 1e-5, "step": 0.0}.items():
-        np.testing.assert_allclose(simulated[name], getattr(compiled, name), rtol=0.0, atol=atol)
+    for array, atol in {"positions": 1e-5, "velocities": 1e-3, "cell": 1e-5, "step": 0.0}.items():
+        np.testing.assert_allclose(simulated[array], getattr(compiled, array), rtol=0.0, atol=atol)
     np.testing.assert_allclose(simulated["pressure"], record.final.pressure, atol=1e-3)
     assert {field.name for field in fields(MDState)} <= set(simulated)
 

@@ -7,6 +7,7 @@ import typer
 
 from amden.cli.options import (
     BatchSize,
+    Cell,
     Composition,
     Conditional,
     Density,
@@ -38,7 +39,7 @@ def generate(
         typer.Option(help="Atoms in each structure, or from few to many: 80:250.  [default: 256]"),
     ] = None,
     density: Density = None,
-    cell: Annotated[str | None, typer.Option(help="Cell in Å: 1, 3 or 9 numbers, e.g. '17,17,20'.")] = None,
+    cell: Cell = None,
     like: Annotated[Path | None, typer.Option(help="Take cells and sizes from this file.")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Property asked for: 'shear_modulus=36 GPa'; again for another.")
@@ -92,8 +93,9 @@ def design(
         typer.Option(help="What may be off: 2, or 'shear_modulus=2 GPa'.  [default: σ/4 of the training data]"),
     ] = None,
     n: Annotated[int, typer.Option(help="Structures wanted.", min=1)] = 10,
-    atoms: Annotated[int, typer.Option(help="Atoms in each structure, about.", min=1)] = 256,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure, about.  [default: 256]", min=1)] = None,
     density: Density = None,
+    cell: Cell = None,
     rounds: Annotated[int, typer.Option(help="Rounds at most.", min=1)] = 10,
     per_round: Annotated[int | None, typer.Option(help="Structures a round.  [default: N]", min=1)] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Begin no further round after so long.")] = None,
@@ -125,7 +127,7 @@ def design(
     asked = {"extrapolate": extrapolate, "composition": composition, "guidance": guidance, "kind": guidance_kind}
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
-    sizes = {"atoms": atoms, "density": density, "training": training}
+    sizes = {"atoms": atoms, "density": density, "cell": cell, "training": training}
     asked |= {"targets": target, "tolerance": tolerance or []}
     run_design(how, out, budget=budget, requench=requench, overwrite=overwrite, **sizes, **asked)
 
@@ -142,9 +144,11 @@ def sweep(
     ],
     n: Annotated[int, typer.Option(help="Structures for each target.", min=1)] = 20,
     atoms: Annotated[
-        str, typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.")
-    ] = "256",
+        str | None,
+        typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.  [default: 256]"),
+    ] = None,
     density: Density = None,
+    cell: Cell = None,
     guidance: Weight = None,
     guidance_kind: Kind = None,
     guide: Guide = None,
@@ -172,7 +176,7 @@ def sweep(
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     asked = {"targets": target, "composition": composition, "guidance": guidance, "kind": guidance_kind}
-    sizes = {"n": n, "atoms": atoms, "density": density, "batch_size": batch_size}
+    sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "batch_size": batch_size}
     run_sweep(how, out, requench=requench, beside=beside or [], overwrite=overwrite, **sizes, **asked)
 
 

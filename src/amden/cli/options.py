@@ -14,6 +14,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is
 Conditional = Annotated[
     str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
 ]
+Cell = Annotated[str | None, typer.Option(help="Cell in Å, instead of a cube: 1, 3 or 9 numbers, e.g. '17,17,20'.")]
 Density = Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")]
 Composition = Annotated[
     str | None,

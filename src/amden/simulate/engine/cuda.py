@@ -16,10 +16,12 @@ from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.engine.systems import Plans, Systems
 from amden.simulate.potentials.potential import Potential
 
-_CAPACITIES = 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024
+_CAPACITIES = 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 2048
 """Atoms that the memory of a block is made for; one kernel each."""
 _WARP = 32
 """Threads come in multiples of this."""
+MOST_THREADS = 1024
+"""Of a block, one an atom; in larger systems each has the same number of atoms, or one less."""
 
 
 def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.ndarray, " systems"]:
@@ -31,15 +33,16 @@ def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.nd
         raise ValueError(
             f"`n_atoms` must be at most {_CAPACITIES[-1]} on cuda, got {systems.n_atoms.max()}: use the cpu"
         )
-    threads, diagonal = -(-systems.n_atoms // _WARP) * _WARP, systems.diagonal()
+    threads, diagonal = _threads(systems.n_atoms), systems.diagonal()
     failure = cuda.to_device(np.zeros(len(threads), np.int64))
     fields = ("fixed", "velocities", "kicks", "species", "seed", "step", "n_atoms", "offsets", "cell", "record")
     on_device = {name: cuda.to_device(getattr(systems, name)) for name in fields}
     steps, numbers, grids = cuda.to_device(plans.steps), cuda.to_device(plans.numbers), []
-    for n_threads, kind in sorted(set(zip(threads.tolist(), diagonal.tolist(), strict=True)), reverse=True):
-        chosen = np.flatnonzero((threads == n_threads) & (diagonal == kind))
+    capacities = np.array(_CAPACITIES)[np.searchsorted(_CAPACITIES, systems.n_atoms)]
+    kinds = set(zip(capacities.tolist(), threads.tolist(), diagonal.tolist(), strict=True))
+    for capacity, n_threads, kind in sorted(kinds, reverse=True):
+        chosen = np.flatnonzero((capacities == capacity) & (threads == n_threads) & (diagonal == kind))
         order = cuda.to_device(chosen[np.argsort(-systems.n_atoms[chosen] * plans.steps[chosen, 0], kind="stable")])
-        capacity = _CAPACITIES[int(np.searchsorted(_CAPACITIES, n_threads))]
         elsewhere = [cuda.device_array(*array) for array in Memory.of(potential, capacity).elsewhere(len(chosen))]
         kernel = cuda_kernel.compiled(potential, capacity=capacity, diagonal=kind)
         arguments = order, *on_device.values(), steps, numbers, *elsewhere, failure
@@ -51,6 +54,16 @@ def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.nd
     for name in ("fixed", "velocities", "cell", "record"):
         on_device[name].copy_to_host(getattr(systems, name))
     return failure.copy_to_host()
+
+
+def _threads(n_atoms: Int64[np.ndarray, " systems"]) -> Int64[np.ndarray, " systems"]:
+    """Threads of systems of these sizes.
+
+    >>> _threads(np.array([33, 1024, 1025])).tolist()
+    [64, 1024, 544]
+    """
+    turns = -(-n_atoms // MOST_THREADS)
+    return -(-n_atoms // (turns * _WARP)) * _WARP
 
 
 def load_cuda() -> Any:

@@ -27,7 +27,7 @@ _TOGETHER = 4
 
 @lru_cache(maxsize=16)
 def compiled(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
-    """The kernel of a potential for systems of up to `capacity` atoms, launched with at least a thread for each."""
+    """The kernel of a potential for systems of up to `capacity` atoms, launched with any number of threads."""
     options = {}
     if not config.ENABLE_CUDASIM:
         options["max_registers"] = _REGISTERS
@@ -135,13 +135,14 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
             moments = cuda.shared.array((rows, capacity), real)
         else:
             moments = moments_all[cuda.blockIdx.x]
-        if thread < n:
-            kick[thread], kind[thread] = kicks[start + thread], species[start + thread]
+        for i in range(thread, n, n_threads):
+            kick[i], kind[i] = kicks[start + i], species[start + i]
             for d in range(3):
-                fixed[d, thread] = fixed_all[start + thread, d]
-                velocity[d, thread] = velocities[start + thread, d]
+                fixed[d, i] = fixed_all[start + i, d]
+                velocity[d, i] = velocities[start + i, d]
         if far:
-            charge[thread] = charges[species[start + thread]] if thread < n else 0
+            for i in range(thread, capacity, n_threads):
+                charge[i] = charges[species[start + i]] if i < n else 0
             for k in range(thread, 4 * pairs, n_threads):
                 contact_table[k // 4, k % 4] = table[k // 4, k % 4]
             block = cuda.blockIdx.x
@@ -156,10 +157,10 @@ def kernel(potential: Potential, *, capacity: int, diagonal: bool) -> Any:
         )  # fmt: skip
         n_steps, ramp, plan = steps[system, 0], (steps[system, 1], steps[system, 2], steps[system, 3]), plans[system]
         run(thread, n_threads, n, seed[system], step[system], n_steps, ramp, plan, cell[system], record[system], work)
-        if thread < n:
+        for i in range(thread, n, n_threads):
             for d in range(3):
-                fixed_all[start + thread, d] = fixed[d, thread]
-                velocities[start + thread, d] = velocity[d, thread]
+                fixed_all[start + i, d] = fixed[d, i]
+                velocities[start + i, d] = velocity[d, i]
         if thread == 0:
             failure[system] = verdict[0]
 

@@ -1,0 +1,73 @@
+"""Time and memory an atom over the size of the cell: `python benchmarks/sizes.py [MODEL] [--atoms 500 20000]`.
+
+One evaluation of a shipped model as generation calls it, neighbour search included, of cells of that many atoms (and
+the ghosts of a model that has them) from its prior, and of batches of small cells as large as the largest. A local
+network costs the same an atom whatever the cell: what grows is overhead. Memory is what the evaluation adds at its
+most: on a GPU as the allocator counts it, on a CPU the process' peak, so sizes go up.
+"""
+
+import argparse
+import resource
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from amden.blank import cubic_blank
+from amden.commands import pick_device
+from amden.denoising import BatchRun
+from amden.generation import _capacity
+from amden.model import Model, load_model
+from amden.pretrained import model_path
+from amden.random import Streams, spawn_seeds
+
+
+def evaluation(model: Model, device: torch.device, *, atoms: int, n: int, repeats: int) -> tuple[float, int, float]:
+    """Median seconds of one evaluation, atoms with ghosts, GiB at its most."""
+    blank = cubic_blank(model, n, atoms=atoms)
+    capacity = _capacity(blank, model.denoiser, device)
+    blank = type(blank)(blank.cell.to(device), blank.n_atoms.to(device))
+    streams = Streams.of(spawn_seeds(0, n).to(device), blank.n_atoms)
+    run = BatchRun(model, blank, streams, capacity, None, {})
+    sample = run.start
+    t = sample.positions.new_full((n,), 0.3)
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    with torch.no_grad(), run.precision():
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            run(sample, t)
+            if gpu:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+    kib = torch.cuda.max_memory_allocated() / 1024 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return sorted(times[1:])[repeats // 2], len(sample.positions), kib / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="sio2")
+    parser.add_argument("--atoms", type=int, nargs="+", default=[500, 2000, 20000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    model = load_model(model_path(args.model))
+    model.denoiser.to(device).egnn.fuse(device)
+    sizes = sorted(args.atoms)
+    shapes = [(atoms, 1) for atoms in sizes] + [(sizes[0], max(sizes[-1] // sizes[0], 1))]
+    table = Table("cells × atoms", "with ghosts", "ms", "µs an atom", "relative", "GiB at most")
+    first = None
+    for atoms, n in shapes:
+        seconds, total, peak = evaluation(model, device, atoms=atoms, n=n, repeats=args.repeats)
+        first = first or seconds / total
+        row = f"{1e3 * seconds:.1f}", f"{1e6 * seconds / total:.2f}", f"{seconds / total / first:.2f}"
+        table.add_row(f"{n} × {atoms}", str(total), *row, f"{peak:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
