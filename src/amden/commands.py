@@ -1,5 +1,6 @@
 """What the verbs of the command line do: call the floors below, show progress, print what came out. Those that make
-and complete datasets are in `data_commands`, those that generate in `generation_commands` and what is built on it.
+and complete datasets are in `data_commands`, training in `training_commands`, those that generate in
+`generation_commands` and what is built on it.
 
 Imported only when a verb runs, so that `amden --help` answers at once.
 """
@@ -12,21 +13,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from amden.analysis.compare import analyze
 from amden.analysis.relaxation import potential_energies
-from amden.config import from_dict, load_config, to_yaml, with_overrides
-from amden.dataset import describe, load_dataset, split
+from amden.dataset import load_dataset
 from amden.io import check_output
 from amden.model import load_model
-from amden.neighbors import check_cutoff, check_overlaps
+from amden.neighbors import check_overlaps
 from amden.panels import potential_of
 from amden.pretrained import model_path, shipped_models
-from amden.recipe import Recipe
 from amden.report import About, table
 from amden.report import write as write_report
 from amden.report.about import source, versions
@@ -35,8 +33,6 @@ from amden.simulate.potentials import POTENTIALS, Potential
 from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures, validate
 from amden.targets import model_table
-from amden.training import Progress as TrainingProgress
-from amden.training import train
 
 err = Console(stderr=True)
 
@@ -64,88 +60,6 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device was found: use `--device cpu`")
     return device
-
-
-def run_train(
-    recipe: Path | None,
-    *,
-    data: Path | None,
-    out: Path | None,
-    overrides: list[str],
-    resume: bool,
-    start: str | None,
-    dry_run: bool,
-    device: str,
-    devices: int,
-    max_minutes: float | None,
-    tensorboard: bool,
-) -> None:
-    """Body of `amden train`."""
-    where = pick_device(device)
-    plan = load_config(Recipe, recipe, overrides=overrides) if recipe else _default_recipe(overrides)
-    source = str(data or plan.data)
-    if not source:
-        raise ValueError("no data: name it in the recipe (`data: …`) or by `--data`")
-    structures = load_dataset(source)
-    _report_data(structures, source, plan)
-    if dry_run:
-        print(to_yaml(plan), end="")
-        return
-    folder = out or Path("runs") / (recipe.stem if recipe else Path(source).stem)
-    parts = split(structures, validation=min(plan.training.validation, len(structures) // 5), seed=plan.training.seed)
-    cuda = where.type == "cuda"
-    if cuda:
-        # beside bfloat16 only thin products of distances are left; at the length of a bond TF32 rounds these by
-        # 0.0003 Å, a fiftieth of the least noise. Generation keeps float32.
-        torch.set_float32_matmul_precision("high")
-    fabric = Fabric(accelerator=where.type, devices=devices, precision="bf16-mixed" if cuda else "32-true")
-    fabric.launch()
-    err.quiet = not fabric.is_global_zero
-    err.print(f"training on {devices} × {where}: {len(parts.training)} structures, {len(parts.validation)} set aside")
-    with progress_bar("loss {task.fields[loss]:.4f}", "{task.fields[rate]:.0f} structures/s") as bar:
-        task = bar.add_task("training", total=plan.training.steps, loss=float("nan"), rate=float("nan"))
-
-        def show(now: TrainingProgress) -> None:
-            bar.update(task, completed=now.step, loss=now.loss, rate=now.samples_per_second)
-            if now.validation is not None or not err.is_terminal:
-                err.print(_training_line(now))
-
-        train(
-            plan,
-            parts,
-            folder,
-            fabric=fabric,
-            resume=resume,
-            start=load_model(model_path(start)) if start else None,
-            compiled=cuda,
-            max_seconds=max_minutes * 60 if max_minutes else None,
-            tensorboard=tensorboard,
-            progress=show,
-            provenance={"data": {"source": Path(source).name}, "name": folder.name},
-        )
-    if fabric.is_global_zero:
-        print(f"{folder}: model.safetensors, metrics.csv")
-
-
-def _default_recipe(overrides: list[str]) -> Recipe:
-    return from_dict(Recipe, with_overrides({}, overrides))
-
-
-def _training_line(now: TrainingProgress) -> str:
-    validation = "" if now.validation is None else f", validation {now.validation:.4f}"
-    return f"step {now.step}: loss {now.loss:.4f}{validation}, {now.samples_per_second:.0f} structures/s"
-
-
-def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
-    """Say what was found; stop at what cannot be trained on."""
-    validate(structures, source=source)
-    check_overlaps(structures, min_distance=0.5, source=source)
-    check_cutoff(structures.select(range(min(len(structures), 500))), cutoff=plan.egnn.cutoff, source=source)
-    found = describe(structures)
-    for fact in found.facts:
-        err.print(f"  {fact}")
-    for warning in found.warnings:
-        err.print(f"  [yellow]note:[/] {warning}")
 
 
 def run_models(name: str | None = None) -> None:

@@ -6,23 +6,22 @@ reads.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from amden.elements import COVALENT_RADII, GHOST, symbol
+from amden.elements import COVALENT_RADII, GHOST, MASSES, symbol
 from amden.io import read_structures, write_structures
 from amden.neighbors import shortest_distance
 from amden.random import Streams, spawn_seeds
-from amden.segment import first_atom, segment_mean, system_index
+from amden.segment import segment_mean
 from amden.shard import load_shard
-from amden.structure import Structures, concatenate, sent, validate
+from amden.structure import Structures, concatenate, validate
 
 SUFFIX: Final = ".safetensors"
 
@@ -94,57 +93,48 @@ def shuffled(n: int, *, seed: int, draw: int) -> Int[Tensor, " n"]:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Random batches without end: in each epoch every structure at most once, in an order drawn from (seed, epoch).
+    """Random batches of structures without end: in each epoch every one at most once, in an order drawn from (seed,
+    epoch).
 
-    What batch number `step` holds is a pure function of the step, so training goes on exactly where it stopped. The
-    structures stay where they are (put them on the device first); only a few indices travel at each step. What does not
-    fill a last batch is left out of its epoch, unless it is the epoch's only one.
+    What batch number `step` holds is a pure function of the step, so training goes on exactly where it stopped. What
+    does not fill a last batch is left out of its epoch, unless it is the epoch's only one.
     """
 
-    structures: Structures
+    sizes: Int[Tensor, " systems"]
+    """Atoms of each structure, ghosts included for instance; on the CPU."""
     batch_size: int
     """Structures a batch."""
     seed: int = 0
     max_atoms: int | None = None
     """For mixed sizes: a batch ends before it has more atoms than this. A larger structure comes alone."""
-    sizes: Int[Tensor, " systems"] | None = None
-    """What counts as the atoms of each structure for `max_atoms`, ghosts included for instance; on the CPU."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"`batch_size` must be positive, got {self.batch_size}")
         if self.max_atoms is not None and self.max_atoms < 1:
             raise ValueError(f"`max_atoms` must be positive, got {self.max_atoms}")
-        if len(self.structures) == 0:
-            raise ValueError("`structures` is empty: no batches to draw")
-        if self.sizes is not None and len(self.sizes) != len(self.structures):
-            raise ValueError(f"`sizes` has {len(self.sizes)} entries for {len(self.structures)} structures")
-
-    @cached_property
-    def _n_atoms(self) -> Int[Tensor, " systems"]:
-        return self.structures.n_atoms.cpu()
-
-    def starting_at(self, step: int = 0, *, stride: int = 1) -> Iterator[Structures]:
-        """Batches number `step`, `step + stride`, `step + 2 stride` … (with a stride, each worker takes its own)."""
-        return (self._gather(chosen) for chosen in self.chosen_at(step, stride=stride))
+        if len(self.sizes) == 0:
+            raise ValueError("`sizes` is empty: no batches to draw")
 
     def chosen_at(self, step: int = 0, *, stride: int = 1) -> Iterator[Int[Tensor, " batch"]]:
-        """The indices of the structures of those batches, on the CPU."""
+        """The indices of the structures in batches number `step`, `step + stride`, `step + 2 stride` … (with a stride,
+        each worker takes its own), on the CPU."""
         return islice(self._chosen(step), 0, None, stride)
 
-    def in_order(self) -> Iterator[Int[Tensor, " batch"]]:
-        """The indices of the batches of one epoch in which the structures keep their order."""
-        n_atoms = self._n_atoms if self.sizes is None else self.sizes
-        return (torch.arange(first, last) for first, last in self._bounds(n_atoms))
+    def in_order(self, *, whole: bool = False) -> Iterator[Int[Tensor, " batch"]]:
+        """The indices of the batches of one epoch in which the structures keep their order; if `whole`, with those that
+        do not fill a last batch."""
+        bounds = self._bounds(self.sizes)
+        rest = [(bounds[-1][1], len(self.sizes))] if whole and bounds[-1][1] < len(self.sizes) else []
+        return (torch.arange(first, last) for first, last in [*bounds, *rest])
 
     def _chosen(self, step: int) -> Iterator[Int[Tensor, " batch"]]:
-        n_atoms = self._n_atoms if self.sizes is None else self.sizes
         epoch = 0
         if self.max_atoms is None:
-            epoch, step = divmod(step, max(1, len(n_atoms) // self.batch_size))
+            epoch, step = divmod(step, max(1, len(self.sizes) // self.batch_size))
         for number in count(epoch):
-            order = shuffled(len(n_atoms), seed=self.seed, draw=number)
-            bounds = self._bounds(n_atoms[order])
+            order = shuffled(len(self.sizes), seed=self.seed, draw=number)
+            bounds = self._bounds(self.sizes[order])
             yield from (order[first:last] for first, last in bounds[step:])
             step = max(0, step - len(bounds))
 
@@ -164,18 +154,6 @@ class Batches:
             bounds.append((first, min(last, len(total))))
             first = last
         return bounds if full or len(bounds) == 1 else bounds[:-1]
-
-    def _gather(self, chosen: Int[Tensor, " batch"]) -> Structures:
-        """The chosen structures, as `Structures.select` but without waiting for the device: indices are made here."""
-        n_atoms = self._n_atoms[chosen]
-        system = system_index(n_atoms)
-        atoms = torch.arange(len(system)) + (first_atom(self._n_atoms)[chosen] - first_atom(n_atoms))[system]
-        whole = self.structures
-        chosen, atoms = sent(chosen, whole.device), sent(atoms, whole.device)
-        properties = {name: values[chosen] for name, values in whole.properties.items()}
-        return Structures(
-            whole.positions[atoms], whole.species[atoms], whole.cell[chosen], whole.n_atoms[chosen], properties
-        )
 
 
 @dataclass(frozen=True)
@@ -207,6 +185,20 @@ def describe(structures: Structures) -> Description:
         *(f"property {name}: {_property(values)}" for name, values in sorted(structures.properties.items())),
     ]
     return Description(tuple(facts), tuple(_oddities(structures, shortest, measured)))
+
+
+def data_facts(structures: Structures) -> dict[str, Any]:
+    """What generation later asks of the training data: how dense it was, what its atoms weigh, how large it was."""
+    masses = torch.as_tensor(MASSES)[structures.species.cpu()]
+    real = structures.species.cpu() != GHOST
+    return {
+        "structures": len(structures),
+        "density": float(structures.density.mean()),
+        "density_std": float(structures.density.std(correction=0)),
+        "mean_mass": float(masses[real].mean()),
+        "atoms": [int(structures.n_atoms.min()), int(structures.n_atoms.max())],
+        "elements": [symbol(int(z)) for z in structures.species.unique() if z != GHOST],
+    }
 
 
 def _oddities(

@@ -6,6 +6,7 @@ nothing waits for a GPU. A network that is compiled for one shape pads its input
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from jaxtyping import Int
@@ -17,10 +18,13 @@ from amden.diffusion.corruption import filled_size
 from amden.diffusion.denoiser import Sample
 from amden.diffusion.vocabulary import Vocabulary
 from amden.elements import GHOST
-from amden.neighbors import NeighborPlan, expected_capacity, neighbor_plan
+from amden.neighbors import NeighborPlan, expected_capacity, neighbor_matrix, neighbor_plan
 from amden.nn.score import Room
 from amden.segment import first_atom, system_index
 from amden.structure import Structures, sent
+
+MEASURED: Final = 100
+"""Structures in which neighbours are counted."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Shapes:
     cutoff: float
     """Of the neighbours, in Å."""
     capacity: int
-    """Neighbours an atom. At 3.5 deviations about one row in 5,000 loses its farthest, whose weight all but vanishes at
-    the cutoff anyway."""
+    """Neighbours an atom. At 3.5 deviations about one row in 5,000 of a noisy sample loses its farthest, whose weight
+    all but vanishes at the cutoff anyway."""
     room: Room | None
     """What the network's inputs are padded to; None where all structures have one size."""
 
@@ -44,9 +48,12 @@ class Shapes:
         max_atoms: int | None = None,
         ghost_density: float | None = None,
     ) -> "Shapes":
-        """Shapes that hold any batch of these structures with their ghosts."""
+        """Shapes that hold any batch of these structures with their ghosts; their neighbours too where they are denser
+        in places, as slabs are, by some of them."""
         sizes, cell = _sizes(structures, ghost_density), structures.cell.cpu()
-        capacity = expected_capacity(cell, sizes, cutoff=cutoff, deviations=3.5)
+        some = structures.select(torch.linspace(0, len(structures) - 1, min(len(structures), MEASURED)).round().long())
+        found = neighbor_matrix(some.positions, some.cell, some.n_atoms, cutoff=cutoff).n_neighbors
+        capacity = max(expected_capacity(cell, sizes, cutoff=cutoff, deviations=3.5), int(found.max()))
         if int(sizes.min()) == int(sizes.max()):
             return Shapes(cutoff, capacity, None)
         most = int(sizes.sort(descending=True).values[:batch_size].sum())
@@ -82,7 +89,7 @@ class Feed:
             raise ValueError(
                 f"`max_atoms` must hold the largest structure with its ghosts, {largest} atoms, got {max_atoms}"
             )
-        self.batches = Batches(structures, batch_size, seed=seed, max_atoms=max_atoms, sizes=self._sizes)
+        self.batches = Batches(self._sizes, batch_size, seed=seed, max_atoms=max_atoms)
         positions, species = structures.positions, structures.species
         if self._ghosts:  # the last row stands for all of them
             positions = torch.cat([positions, positions.new_zeros(1, 3)])
@@ -110,8 +117,10 @@ class Feed:
         return Sample(positions, self._elements[atoms], cell, sent(n_atoms, self._device), conditions), plan
 
     def in_order(self, generator: torch.Generator) -> Iterator[tuple[Sample, NeighborPlan | None]]:
-        """The samples of one epoch in the order of the set."""
-        return (self.sample(chosen, generator) for chosen in self.batches.in_order())
+        """The samples of one epoch in the order of the set; of structures of one size, for which a network is compiled
+        without padding, only whole batches."""
+        padded = self._shapes is None or self._shapes.room is not None
+        return (self.sample(chosen, generator) for chosen in self.batches.in_order(whole=padded))
 
     def _planned(self, chosen: Int[Tensor, " batch"], n_atoms: Int[Tensor, " batch"]) -> NeighborPlan:
         assert self._shapes is not None

@@ -23,6 +23,12 @@ def inherited(model: Model, heir: ScoreModel) -> dict[str, Tensor]:
             f"the model to start from is conditioned on {sorted(given.properties)}, "
             f"the recipe asks for {sorted(asked.properties)}"
         )
+    for name, scale in asked.properties.items():
+        if given.properties[name].size != scale.size:
+            raise ValueError(
+                f"property {name!r} has {_components(scale.size)} in the data, "
+                f"{_components(given.properties[name].size)} in the model to start from"
+            )
     if given.energy and not asked.energy:
         raise ValueError("the model to start from is an energy model, the recipe asks for a score model")
     own, weights = heir.state_dict(), dict(model.denoiser.state_dict())
@@ -31,3 +37,7 @@ def inherited(model: Model, heir: ScoreModel) -> dict[str, Tensor]:
         weights = {k: weights.get(k, v) for k, v in own.items()}
     scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
     return {**weights, **scales}
+
+
+def _components(size: int | None) -> str:
+    return "one number" if size is None else f"{size} components"

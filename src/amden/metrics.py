@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.loss import Losses
+from amden.storage import replacing
 
 N_LEVELS = 10
 """Bins of t in which losses are logged."""
@@ -49,6 +50,17 @@ class MetricsLog:
         self._board: Any = None
         if tensorboard and enabled:
             self._board = _tensorboard(path.parent)
+
+    def cut(self, step: int) -> None:
+        """Leave out the rows after `step`, which a run that goes on from there writes again."""
+        if not self._enabled or not self._path.exists():
+            return
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row[COLUMNS[-1]] is not None and int(row["step"]) <= step]
+        with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
 
     def write(self, row: dict[str, float | int]) -> None:
         """Append a row; columns it lacks stay empty."""

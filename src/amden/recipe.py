@@ -32,6 +32,9 @@ class TrainingConfig:
 
     steps: int = 20_000
     """Optimiser steps."""
+    minutes: float | None = None
+    """Time that training takes at most, all sittings together: the learning rate falls with the time or the steps,
+    whichever are further, so that it is at its end at the end of the one or the other."""
     batch_size: int = 32
     """Structures a step, over all devices; the most there may be where `max_atoms` decides."""
     max_atoms: int | None = None
@@ -75,6 +78,11 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "learning_rate", "validate_every", "log_every", "save_every", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"`minutes` must be positive, got {self.minutes}")
+        for name in ("warmup", "validation", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
         for name in ("ema", "missing", "final_rate", "time_exponent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}")
@@ -142,9 +150,17 @@ class Recipe:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """What generation with the model takes by default."""
 
+    def __post_init__(self) -> None:
+        band, low, high = self.training.time_band, self.diffusion.t_min, self.diffusion.t_max
+        if band is not None and not low <= band.low < band.high <= high:
+            raise ValueError(
+                f"`training.time_band` must lie within the times of the process, {low} to {high}, "
+                f"got {band.low} to {band.high}"
+            )
 
-def score_config(recipe: Recipe, structures: Structures) -> ScoreConfig:
-    """The model that fits a recipe and its data: elements found, properties scaled.
+
+def score_config(recipe: Recipe, structures: Structures, *, unseen: Structures | None = None) -> ScoreConfig:
+    """The model that fits a recipe and its data: elements found, those of `unseen` structures too, properties scaled.
 
     Errors: `ValueError` for a property that the data lacks or that does not vary, for ghosts of too low a density.
     """
@@ -155,7 +171,7 @@ def score_config(recipe: Recipe, structures: Structures) -> ScoreConfig:
             raise ValueError(f"property {name!r} is not in the data, which has: {known}")
         others = [other for other in recipe.properties if other != name]
         scales[name] = property_scale(structures.properties, name, others)
-    species = [int(z) for z in structures.species.unique()]
+    species = sorted({int(z) for each in (structures, unseen) if each is not None for z in each.species.unique()})
     density = None if recipe.ghosts is None else recipe.ghosts.density
     if density is not None:
         numbers = structures.n_atoms / structures.volume
@@ -192,7 +208,7 @@ def _correlations(properties: Mapping[str, Tensor], name: str, others: Sequence[
     """Pearson's coefficients with the other numbers, of structures of which both are known."""
     found = {}
     for other in others:
-        if properties.get(other, properties[name][:, None]).ndim > 1:
+        if other not in properties or properties[other].ndim > 1:
             continue
         pair = torch.stack([properties[name].double(), properties[other].double()])
         pair = pair[:, ~pair.isnan().any(0)]
@@ -201,8 +217,8 @@ def _correlations(properties: Mapping[str, Tensor], name: str, others: Sequence[
     return found
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Rate of a step: linear warm-up, then half a cosine.
+def learning_rate(step: int, config: TrainingConfig, *, seconds: float = 0.0) -> float:
+    """Rate of a step that begins after so many seconds of training: linear warm-up, then half a cosine.
 
     >>> config = TrainingConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.0)
     >>> learning_rate(4, config), learning_rate(10, config), round(learning_rate(100, config), 6)
@@ -210,5 +226,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     """
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    done = min((step - config.warmup) / max(config.steps - config.warmup, 1), 1.0)
-    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + cos(pi * done)))
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    if config.minutes is not None:
+        done = max(done, seconds / (60.0 * config.minutes))
+    falling = 0.5 * (1 + cos(pi * min(done, 1.0)))
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * falling)

@@ -1,8 +1,7 @@
 """The training loop: score matching with averaged weights, resumable at any step, on any number of devices.
 
-What a step sees (systems, times, noise) is a function of the seed and the step alone, so a run that was interrupted
-goes on exactly. A run folder holds `config.yaml`, `model.safetensors` (averaged weights: what samples),
-`state.safetensors` (all that going on needs) and `metrics.csv`.
+What a step sees (systems, times, noise) is a function of seed, step and number of devices: a run that was interrupted
+goes on exactly. What it leaves is told in `run_folder`.
 """
 
 import time
@@ -21,24 +20,22 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from amden import __version__
-from amden.checkpoint import Header, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from amden.config import to_dict, to_yaml
-from amden.dataset import Split
+from amden.checkpoint import optimizer_tensors, restore_optimizer
+from amden.config import to_dict
+from amden.dataset import Split, data_facts
 from amden.diffusion.corruption import gaussian_noise
 from amden.diffusion.denoiser import Sample
 from amden.diffusion.loss import Losses, sample_times, score_matching
-from amden.elements import GHOST, MASSES
 from amden.feed import Feed, Shapes
 from amden.inheritance import inherited
 from amden.metrics import MetricsLog, Tally
-from amden.model import Model, denoiser_of, save_model
+from amden.model import Model, denoiser_of
 from amden.neighbors import NeighborPlan
 from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
-from amden.structure import Structures, concatenate
-
-CONFIG, MODEL, STATE, METRICS = "config.yaml", "model.safetensors", "state.safetensors", "metrics.csv"
-"""Files of a run folder."""
+from amden.run_folder import METRICS, STATE, read_state, write_run
+from amden.stopping import Stopping, stopping
+from amden.structure import concatenate
 
 _FILL: Final = "fill_uninitialized_memory"
 
@@ -50,7 +47,10 @@ class Progress:
     step: int
     steps: int
     loss: float
+    """Of the positions."""
     samples_per_second: float
+    elements: float | None = None
+    """Loss of the elements, where there are several."""
     validation: float | None = None
 
 
@@ -66,30 +66,43 @@ def train(
     max_seconds: float | None = None,
     tensorboard: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
+    on_signal: Callable[[], None] = lambda: None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Model:
     """Train to the recipe's last step, or for `max_seconds`, and return the model with averaged weights.
 
-    Stopped at any moment, by an interrupt too, the folder holds a checkpoint; `resume` goes on from it exactly. A new
-    run begins with random weights, or with those of the model `start`.
+    Ctrl-C and SIGTERM end it after the step under way, of which `on_signal` is told at once; the folder holds a
+    checkpoint then, from which `resume` goes on exactly. A new run begins with random weights, or with those of the
+    model `start`.
 
     Errors: `FileExistsError` if the folder holds a run and `resume` is not asked for, `FileNotFoundError` the other way
-    round; `ValueError` if `start` is a model of another shape.
+    round; `ValueError` if `start` is a model of another shape, if the data are not those of the run that is resumed,
+    or if weights or losses are no numbers any more; `KeyboardInterrupt` after a signal.
     """
+    check_folder(folder, resume=resume, start=start is not None)
     run = Run(recipe, split, Path(folder), fabric=fabric, compiled=compiled, provenance=provenance or {})
-    if (run.folder / STATE).exists() and not resume:
-        raise FileExistsError(f"{folder} holds a run already: go on with `--resume` or choose another folder")
+    log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
     if resume:
         run.restore()
+        log.cut(run.step)
     elif start is not None:
         run.start_from(start)
-    log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
     try:
-        with _repeatable(fabric.device):
-            run.loop(log, progress, time.monotonic() + max_seconds if max_seconds else None)
+        with _repeatable(fabric.device), stopping(seconds=max_seconds, on_signal=on_signal) as stop:
+            run.loop(log, progress, stop)
     finally:
         log.close()
     return run.model()
+
+
+def check_folder(folder: str | Path, *, resume: bool, start: bool = False) -> None:
+    """Errors, as of `train`, where a run cannot begin or go on in a folder; they cost nothing here."""
+    if resume and start:
+        raise ValueError("a run that goes on has its weights: leave out `--start` or `--resume`")
+    if (Path(folder) / STATE).exists() and not resume:
+        raise FileExistsError(f"{folder} holds a run already: go on with `--resume` or choose another folder")
+    if resume and not (Path(folder) / STATE).exists():
+        raise FileNotFoundError(f"{Path(folder) / STATE}: no such file, so there is no run to go on with")
 
 
 @contextmanager
@@ -104,19 +117,6 @@ def _repeatable(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         setattr(deterministic, _FILL, filled)
-
-
-def data_facts(structures: Structures) -> dict[str, Any]:
-    """What generation later asks of the training data: how dense it was, what its atoms weigh, how large it was."""
-    masses = torch.as_tensor(MASSES)[structures.species.cpu()]
-    real = structures.species.cpu() != GHOST
-    return {
-        "structures": len(structures),
-        "density": float(structures.density.mean()),
-        "density_std": float(structures.density.std(correction=0)),
-        "mean_mass": float(masses[real].mean()),
-        "atoms": [int(structures.n_atoms.min()), int(structures.n_atoms.max())],
-    }
 
 
 class Run:
@@ -135,7 +135,7 @@ class Run:
         self.recipe, self.folder, self.fabric, self.provenance = recipe, folder, fabric, dict(provenance)
         self.config = recipe.training
         torch.manual_seed(self.config.seed)
-        self._bare = denoiser_of(score_config(recipe, split.training), recipe.diffusion)
+        self._bare = denoiser_of(score_config(recipe, split.training, unseen=split.validation), recipe.diffusion)
         if compiled:
             self._bare.egnn.fuse(fabric.device)
             self._bare.network.compile(dynamic=False, **self._launching())
@@ -168,49 +168,93 @@ class Run:
             for part in sets
         )
         self._validation = held[0] if held else None
-        self.step = 0
-        self.broken = False
+        self.step, self.seconds = 0, 0.0
+        self.saved: int | None = None
+        """The step of the last checkpoint of this process."""
+        self.whole = True
+        """Whether no step is half done."""
 
-    def loop(self, log: MetricsLog, progress: Callable[[Progress], None], deadline: float | None) -> None:
-        """Go on to the last step or until `deadline` (of the monotonic clock); leave a checkpoint in any case."""
-        world = self.fabric.world_size
-        tally, started = Tally(self.fabric.device), time.monotonic()
+    def loop(self, log: MetricsLog, progress: Callable[[Progress], None], stop: Stopping) -> None:
+        """Go on to the last step or until told to stop; leave a checkpoint of finite weights in any case.
+
+        Errors: as of `train`.
+        """
         try:
-            first = self.step * world + self.fabric.global_rank
-            for chosen in self._feed.batches.chosen_at(first, stride=world):
-                if self.step >= self.config.steps or (deadline is not None and time.monotonic() > deadline):
-                    break
-                tally.add(*self._advance(chosen))
-                if self._due(self.config.log_every):
-                    rate = tally.systems * world / (time.monotonic() - started)
-                    row: dict[str, float | int] = {"step": self.step, "samples_per_second": rate}
-                    row |= {"learning_rate": learning_rate(self.step, self.config), **tally.row("loss")}
-                    if self._due(self.config.validate_every):
-                        row |= self.validate()
-                    self._require_finite(row["loss"])
-                    log.write(row)
-                    progress(Progress(self.step, self.config.steps, row["loss"], rate, row.get("validation")))
-                    tally, started = Tally(self.fabric.device), time.monotonic()
-                if self._due(self.config.save_every):
-                    self.save()
-        finally:
-            if not self.broken:
+            self._steps(log, progress, stop)
+        except BaseException:
+            if self.whole and self.finite():
                 self.save()
+            raise
+        self.save()
+        if stop.signalled:
+            raise KeyboardInterrupt
+
+    def _steps(self, log: MetricsLog, progress: Callable[[Progress], None], stop: Stopping) -> None:
+        world, before, begun = self.fabric.world_size, self.seconds, time.monotonic()
+        tally, started, late = Tally(self.fabric.device), begun, False
+        first = self.step * world + self.fabric.global_rank
+        for chosen in self._feed.batches.chosen_at(first, stride=world):
+            if self.step >= self.config.steps or late or (world == 1 and stop.due):
+                break
+            tally.add(*self._advance(chosen))
+            validates = self._due(self.config.validate_every)
+            if validates or self._due(self.config.log_every):
+                rate = tally.systems * world / (time.monotonic() - started)
+                row = {
+                    "step": self.step,
+                    "samples_per_second": rate,
+                    "learning_rate": self._rate(),
+                    **tally.row("loss"),
+                }
+                # A device alone must not stop: the others would wait for its gradients.
+                self.seconds, late = self._agreed(before + time.monotonic() - begun, stop, row["loss"])
+                row |= self.validate() if validates else {}
+                log.write(row)
+                progress(self._progress(row))
+                tally, started = Tally(self.fabric.device), time.monotonic()
+            if self._due(self.config.save_every) or (self.saved is None and self._due(self.config.log_every)):
+                self.save()
+
+    def _agreed(self, seconds: float, stop: Stopping, loss: float) -> tuple[float, bool]:
+        """The seconds of training and whether to stop, the same on all devices; `ValueError` for a loss on any of them
+        that is no number."""
+        minutes = self.config.minutes
+        late = stop.due or (minutes is not None and seconds > 60.0 * minutes)
+        told = torch.tensor([seconds, late, not isfinite(loss)], dtype=torch.float32, device=self.fabric.device)
+        found = self.fabric.all_reduce(told, reduce_op="max")
+        assert isinstance(found, Tensor)
+        most, late, bad = found.tolist()
+        if bad:
+            self.whole = False
+            raise ValueError(f"the loss is {loss} at step {self.step}: {self._way_out()}")
+        return most, bool(late)
+
+    def _progress(self, row: Mapping[str, float | int]) -> Progress:
+        known = row["loss_elements"] if self._bare.config.vocabulary.width else None
+        rate, validation = row["samples_per_second"], row.get("validation")
+        return Progress(self.step, self.config.steps, row["loss"], rate, known, validation)
 
     def _launching(self) -> dict[str, str]:
         """How the kernels of a compiled network are launched: as one CUDA graph where launches, one by one from Python,
-        take longer than the kernels. An energy model has its GPU busy without; several processes keep to what is tried.
+        take longer than the kernels. An energy model has its GPU busy without.
         """
-        alone = self.fabric.device.type == "cuda" and self.fabric.world_size == 1
-        return {"mode": "reduce-overhead"} if alone and not self.recipe.energy else {}
+        graphs = self.fabric.device.type == "cuda" and not self.recipe.energy
+        return {"mode": "reduce-overhead"} if graphs else {}
 
-    def _require_finite(self, loss: float) -> None:
-        if not isfinite(loss):
-            self.broken = True
-            raise ValueError(
-                f"the loss is {loss} at step {self.step}: lower `training.learning_rate` and go on with `--resume` "
-                f"from the last checkpoint in {self.folder}"
-            )
+    def _way_out(self) -> str:
+        """What to do about numbers that are none."""
+        there = (self.folder / STATE).exists()
+        goes_on = f"go on with `--resume` from the last checkpoint in {self.folder}" if there else "begin anew"
+        return f"lower `training.learning_rate` and {goes_on}"
+
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        floats = [values for values in self._weights if values.is_floating_point()]
+        return bool(torch.stack(torch._foreach_norm(floats)).isfinite().all())  # pyright: ignore[reportPrivateImportUsage]
+
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self.step, self.config, seconds=self.seconds)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -221,23 +265,37 @@ class Run:
 
     def _advance(self, chosen: Int[Tensor, " batch"]) -> tuple[Losses, Tensor]:
         """One optimiser step: losses and times of its systems, left on the device."""
-        config = self.config
+        config, self.whole = self.config, False
         generator = torch.Generator(self.fabric.device)
         generator.manual_seed(int(spawn_seeds(config.seed, 1, first=self.step * 1024 + self.fabric.global_rank)[0]))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
+            group["lr"] = self._rate()
         sample, plan = self._feed.sample(chosen, generator)
         sample = self._hidden(sample, generator)
         exponent, band = config.time_exponent, config.time_band
-        losses, t = self._losses(sample, plan, generator, exponent=exponent, band=band)
         self._optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(losses.total(config.weights).mean())
+        with self.fabric.no_backward_sync(self._network):
+            losses, t = self._losses(sample, plan, generator, exponent=exponent, band=band)
+            self.fabric.backward(losses.total(config.weights).mean())
+        self._share_gradients()
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
         self._optimizer.step()
         self.step += 1
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self._average.values()), self._weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        self.whole = True
         return losses, t
+
+    def _share_gradients(self) -> None:
+        """The mean of all devices' gradients in the place of each one's, all at once: hooks that exchange them one by
+        one while they come about would be outside of a CUDA graph."""
+        if self.fabric.world_size == 1:
+            return
+        gradients = [p.grad for p in self._bare.parameters() if p.grad is not None]
+        flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+        assert isinstance(flat, Tensor)
+        parts = flat.split([g.numel() for g in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
 
     def _losses(
         self, sample: Sample, plan: NeighborPlan | None, generator: torch.Generator, **density: Any
@@ -296,37 +354,36 @@ class Run:
         return Model(denoiser.eval().requires_grad_(False), self.recipe.diffusion, self._story())
 
     def save(self) -> None:
-        """Write both checkpoints, each whole or not at all."""
-        if not self.fabric.is_global_zero:
+        """Write both checkpoints, each whole or not at all, unless this step has them.
+
+        Errors: `ValueError` for weights that are no numbers, which are not written.
+        """
+        if self.saved == self.step:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / CONFIG).write_text(to_yaml(self.recipe), encoding="utf-8")
-        save_model(self.folder / MODEL, self.model())
-        tensors = {"step": torch.tensor(self.step), **optimizer_tensors(self._optimizer.optimizer)}
-        for name, weights in (("weights", self._bare.state_dict()), ("average", self._average)):
-            tensors |= {f"{name}.{k}": v for k, v in weights.items()}
-        header = Header("state", config=to_dict(self.recipe), provenance=self._story())
-        save_checkpoint(self.folder / STATE, tensors, header)
+        if not self.finite():
+            raise ValueError(f"weights are no numbers any more at step {self.step}: {self._way_out()}")
+        if self.fabric.is_global_zero:
+            tensors = {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+            tensors |= optimizer_tensors(self._optimizer.optimizer)
+            for name, weights in (("weights", self._bare.state_dict()), ("average", self._average)):
+                tensors |= {f"{name}.{k}": v for k, v in weights.items()}
+            write_run(self.folder, self.recipe, self.model(), tensors)
+        self.saved = self.step
 
     def restore(self) -> None:
         """Go back to the folder's last checkpoint.
 
-        Errors: `FileNotFoundError` if there is none; `ValueError` if it belongs to another recipe.
+        Errors: as of `read_state`.
         """
-        state = load_checkpoint(self.folder / STATE, kind="state")
-        kept, asked = dict(state.header.config), to_dict(self.recipe)
-        different = [
-            k for k in ("egnn", "energy", "diffusion", "properties", "ghosts") if kept.get(k, asked[k]) != asked[k]
-        ]
-        if different:
-            raise ValueError(f"{self.folder}: the run was made with another `{different[0]}`, it cannot be resumed")
+        state = read_state(self.folder, self.recipe, facts=data_facts(self._data), weights=self._bare.state_dict())
         if "start" in state.header.provenance:
             self.provenance["start"] = state.header.provenance["start"]
         names = list(self._average)
         self._bare.load_state_dict({k: state.tensors[f"weights.{k}"] for k in names})
         self._average = {k: state.tensors[f"average.{k}"].to(self.fabric.device) for k in names}
         restore_optimizer(self._optimizer.optimizer, state.tensors)
-        self.step = int(state.tensors["step"])
+        self.step, self.seconds = int(state.tensors["step"]), float(state.tensors.get("seconds", torch.tensor(0.0)))
+        self.saved = self.step
 
     def _story(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,62 @@ def test_two_processes_train_one_model(tmp_path, energy):
     assert model.provenance["steps"] == 8
     after = model.denoiser.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+SPY = """
+import sys, time
+import torch
+from amden import training
+from amden.cli import main
+
+plain, seen = training.score_matching, []
+
+def spying(denoiser, sample, **given):
+    if torch.is_grad_enabled():
+        seen.append(sorted(sample.conditions["index"][~sample.conditions["index"].isnan()].tolist()))
+    return plain(denoiser, sample, **given)
+
+class Watched(training.Run):
+    def loop(self, *given):
+        super().loop(*given)
+        weights = torch.cat([p.detach().flatten() for p in self._bare.parameters()])
+        torch.save({"seen": seen, "weights": weights, "step": self.step}, f"rank-{self.fabric.global_rank}.pt")
+
+training.score_matching, training.Run = spying, Watched
+if "slow" in sys.argv:
+    sys.argv.remove("slow")
+    advance = training.Run._advance
+    Watched._advance = lambda self, chosen: (time.sleep(0.2 * self.fabric.global_rank), advance(self, chosen))[1]
+main(sys.argv[1:])
+"""
+
+
+def watched(folder: Path, *options: str) -> list[dict]:
+    save_shard(
+        folder / "data.safetensors",
+        replace(random_structures([12] * 24), properties={"index": torch.arange(24.0)}),
+    )
+    recipe = RECIPE.format(energy="false").replace("steps: 6", "steps: 6, missing: 0.0") + "properties: [index]\n"
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "spy.py").write_text(SPY)
+    command = [sys.executable, "spy.py", "train", "recipe.yaml", "--device", "cpu", "--devices", "2", "--out", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank-{rank}.pt") for rank in (0, 1)]
+
+
+def test_devices_share_the_data_and_agree_on_the_weights(tmp_path):
+    one, other = watched(tmp_path)
+    assert torch.equal(one["weights"], other["weights"])
+    assert [len(batch) for batch in one["seen"]] == [2] * 6
+    first = [index for batch in one["seen"][:5] + other["seen"][:5] for index in batch]
+    assert len(set(first)) == 20, "the first epoch of 20 structures, each on one device"
+
+
+def test_devices_stop_together_though_one_is_slow(tmp_path):
+    one, other = watched(tmp_path, "--max-minutes", "0.01", "--set", "training.steps=100000", "slow")
+    assert one["step"] == other["step"] < 1000
+    assert torch.equal(one["weights"], other["weights"])

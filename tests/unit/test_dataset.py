@@ -110,43 +110,45 @@ class TestSplit:
             split(crystals([1] * 4), validation=validation)
 
 
+def drawn(batches: Batches, n: int, step: int = 0, *, stride: int = 1) -> list[list[int]]:
+    return [chosen.tolist() for chosen in islice(batches.chosen_at(step, stride=stride), n)]
+
+
 class TestBatches:
     def test_an_epoch_holds_each_structure_once_in_a_new_order(self):
-        batches = Batches(crystals([2, 3, 1, 2, 4, 1]), batch_size=2)
-        drawn = [indices(b) for b in islice(batches.starting_at(), 6)]
-        epochs = [list(chain(*drawn[:3])), list(chain(*drawn[3:]))]
+        found = drawn(Batches(torch.tensor([2, 3, 1, 2, 4, 1]), batch_size=2), 6)
+        epochs = [list(chain(*found[:3])), list(chain(*found[3:]))]
         assert [sorted(e) for e in epochs] == [list(range(6))] * 2
         assert epochs[0] != epochs[1]
-
-    def test_batches_are_the_structures_themselves(self):
-        whole = crystals([2, 3, 1, 2, 4, 1])
-        for batch in islice(Batches(whole, batch_size=4).starting_at(), 5):
-            assert_same(batch, whole.select(indices(batch)))
 
     @given(st.integers(0, 30), st.integers(1, 4), st.sampled_from([None, 5, 8]), st.integers(1, 5))
     @settings(max_examples=30, deadline=None)
     def test_going_on_gives_what_would_have_come(self, step, batch_size, max_atoms, stride):
-        batches = Batches(crystals([2, 3, 1, 2, 4, 1, 1]), batch_size=batch_size, seed=3, max_atoms=max_atoms)
-        straight = [indices(b) for b in islice(batches.starting_at(), step + 2 * stride + 1)]
-        resumed = [indices(b) for b in islice(batches.starting_at(step, stride=stride), 3)]
-        assert resumed == straight[step::stride]
+        batches = Batches(torch.tensor([2, 3, 1, 2, 4, 1, 1]), batch_size=batch_size, seed=3, max_atoms=max_atoms)
+        straight = drawn(batches, step + 2 * stride + 1)
+        assert drawn(batches, 3, step, stride=stride) == straight[step::stride]
 
     def test_batches_keep_within_the_number_of_atoms(self):
-        sizes = [2, 3, 1, 2, 9, 1, 1, 5]
-        batches = Batches(crystals(sizes), batch_size=3, max_atoms=6)
-        drawn = list(islice(batches.starting_at(), 50))
-        assert all(len(b) <= 3 and (len(b.positions) <= 6 or len(b) == 1) for b in drawn)
-        assert {i for b in drawn for i in indices(b)} == set(range(len(sizes)))
+        sizes = torch.tensor([2, 3, 1, 2, 9, 1, 1, 5])
+        found = drawn(Batches(sizes, batch_size=3, max_atoms=6), 50)
+        assert all(len(b) <= 3 and (int(sizes[b].sum()) <= 6 or len(b) == 1) for b in found)
+        assert set(chain(*found)) == set(range(len(sizes)))
 
     def test_a_dataset_smaller_than_a_batch_comes_whole(self):
-        drawn = list(islice(Batches(crystals([1, 2, 3]), batch_size=8).starting_at(), 3))
-        assert [sorted(indices(b)) for b in drawn] == [[0, 1, 2]] * 3
+        found = drawn(Batches(torch.tensor([1, 2, 3]), batch_size=8), 3)
+        assert [sorted(b) for b in found] == [[0, 1, 2]] * 3
 
     def test_every_structure_has_the_same_chance_of_every_place(self):
         """Uniform permutations: each of 4 structures stands first in a quarter of 500 epochs, within 5 sigma."""
-        batches = Batches(crystals([1] * 4), batch_size=1)
-        first = torch.tensor([indices(b)[0] for b in islice(batches.starting_at(stride=4), 500)])
+        found = drawn(Batches(torch.tensor([1] * 4), batch_size=1), 500, stride=4)
+        first = torch.tensor([b[0] for b in found])
         assert (torch.bincount(first, minlength=4) - 125).abs().max() < 5 * (500 * 0.25 * 0.75) ** 0.5
+
+    @pytest.mark.parametrize("max_atoms", [None, 6])
+    def test_in_order_nothing_is_left_out_if_all_is_wanted(self, max_atoms):
+        batches = Batches(torch.tensor([2, 3, 1, 2, 4, 1, 1]), batch_size=3, max_atoms=max_atoms)
+        assert list(chain(*(b.tolist() for b in batches.in_order(whole=True)))) == list(range(7))
+        assert len(list(chain(*(b.tolist() for b in batches.in_order())))) < 7
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -157,11 +159,11 @@ class TestBatches:
     )
     def test_sizes_must_be_positive(self, options, message):
         with pytest.raises(ValueError, match=message):
-            Batches(crystals([1]), **options)
+            Batches(torch.tensor([1]), **options)
 
     def test_nothing_to_draw(self):
-        with pytest.raises(ValueError, match="`structures` is empty"):
-            Batches(crystals([1]).select([]), batch_size=1)
+        with pytest.raises(ValueError, match="`sizes` is empty"):
+            Batches(torch.zeros(0, dtype=torch.long), batch_size=1)
 
 
 class TestDescribe:

@@ -5,14 +5,14 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from amden.dataset import Split, split
+from amden.dataset import Split, data_facts, split
 from amden.model import load_model
 from amden.nn.egnn import EGNNConfig
 from amden.nn.energy import EnergyModel
 from amden.recipe import GhostConfig, Recipe, TrainingConfig, learning_rate, score_config
 from amden.structure import concatenate
 from amden.testing import diamond, random_structures
-from amden.training import data_facts, train
+from amden.training import train
 
 EGNN = EGNNConfig(layers=1, hidden=16, channels=2, cutoff=4.0, n_norm=10.0)
 LOOP = TrainingConfig(

@@ -190,11 +190,11 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe and data, and stop.")] = False,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Number of devices to train on.", min=1)] = 1,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long, with a checkpoint.", min=0)] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
 ) -> None:
     """Train a model on a dataset or on any structure file."""
-    from amden.commands import run_train
+    from amden.training_commands import run_train
 
     where = {"device": device, "devices": devices, "max_minutes": max_minutes, "tensorboard": tensorboard}
     run_train(recipe, data=data, out=out, overrides=set_ or [], resume=resume, start=start, dry_run=dry_run, **where)
