@@ -1,5 +1,6 @@
 """What many tests start from: a tiny model, made in no time."""
 
+import importlib
 import os
 
 import pytest
@@ -17,6 +18,14 @@ if os.environ.get("CI"):
     settings.load_profile("gate")  # the gate tries the same cases every time; a person's run tries new ones
 
 TINY = EGNNConfig(layers=2, hidden=16, channels=2, cutoff=4.0, n_norm=10.0)
+
+
+@pytest.fixture
+def numba_cuda() -> None:
+    """Skips a test where numba-cuda is missing, but not in the gate, which must have it."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("numba_cuda")
+    importlib.import_module("numba_cuda")
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_masses
 from ase.io.extxyz import per_atom_properties
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression, ioformats
 
-from amden.elements import atomic_number
+from amden.elements import GHOST, atomic_number
 from amden.neighbors import check_overlaps
 from amden.storage import replacing
 from amden.structure import Structures, validate
@@ -30,6 +31,13 @@ from amden.structure import Structures, validate
 PathLike = str | os.PathLike[str]
 
 _LAMMPS_DATA: Final = (".lmp", ".data", ".lammps")
+_ELEMENTS_TOLD: Final = {
+    "lammps-data": r"\s*(Masses|Atom Type Labels)\b",
+    "lammps-dump-text": r"ITEM: ATOMS.*\belement\b",
+}
+"""Lines of LAMMPS files without which the elements of its atom types are unknown."""
+_MASS_TOLERANCE: Final = 0.5
+"""amu: how far the masses of a LAMMPS file may be from those of the elements they stand for."""
 
 
 def read_structures(
@@ -41,8 +49,8 @@ def read_structures(
     allows all.
 
     Errors: `FileNotFoundError`; `ValueError` in one line for a file that is empty, cut off or of an unknown format, and
-    for the first structure with an unknown element, NaN, without a cell periodic in three dimensions and of positive
-    volume, or with overlapping atoms.
+    for the first structure with an unknown element, partly occupied sites, NaN, without a cell periodic in three
+    dimensions and of positive volume, or with overlapping atoms.
     """
     path = Path(path)
     source = str(path) if index == ":" else f"{path}@{index}"
@@ -173,6 +181,9 @@ def _images(path: Path, index: str, source: str) -> Iterator[Atoms]:
         if atoms is None:
             return
         _check_periodic(atoms, f"{source}: structure {i}")
+        _check_occupied(atoms, f"{source}: structure {i}")
+        if form == "lammps-data":
+            _check_masses(atoms, f"{source}: structure {i}")
         yield atoms
         i += 1
 
@@ -193,6 +204,8 @@ def _reason(error: Exception) -> str:
             atomic_number(error.args[0])
         except ValueError as unknown:
             return str(unknown)
+    if isinstance(error.__cause__, StopIteration):
+        return "the file ends within it"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -203,6 +216,23 @@ def _check_periodic(atoms: Atoms, what: str) -> None:
         raise ValueError(f"{what} is not periodic in all three dimensions (pbc {atoms.pbc.tolist()})")
 
 
+def _check_occupied(atoms: Atoms, what: str) -> None:
+    """ASE tells the occupancies of CIF files and puts the most frequent element on every site."""
+    told = atoms.info.get("occupancy")
+    for site in told.values() if isinstance(told, dict) else ():
+        if any(isinstance(share, int | float) and share < 1.0 for share in site.values()):
+            shares = ", ".join(f"{name} {share:g}" for name, share in site.items())
+            raise ValueError(f"{what} has partly occupied sites ({shares}); amden needs an atom on each")
+
+
+def _check_masses(atoms: Atoms, what: str) -> None:
+    """ASE takes the element whose mass is closest, and a mass of 1 for that of a ghost."""
+    masses = atoms.get_masses()
+    strange = (atoms.numbers == GHOST) | (abs(masses - atomic_masses[atoms.numbers]) > _MASS_TOLERANCE)
+    for mass in masses[strange][:1]:
+        raise ValueError(f"{what} has an atom of mass {mass:g}, that of no element; `Masses` must be in amu")
+
+
 def _format_of_content(path: Path) -> str:
     """ASE's name of the format. `ValueError` where unknown, and for LAMMPS files that do not tell the elements."""
     try:
@@ -211,11 +241,16 @@ def _format_of_content(path: Path) -> str:
         form = ""
     if form not in ioformats:
         raise ValueError(f"{path}: unknown format; extxyz, LAMMPS data, CIF and POSCAR are known")
-    says = {"lammps-data": r"^\s*(Masses|Atom Type Labels)\b", "lammps-dump-text": r"^ITEM: ATOMS.*\belement\b"}
-    if form in says and not re.search(says[form], path.read_text(errors="replace"), re.MULTILINE):
+    if form in _ELEMENTS_TOLD and not _has_line(path, _ELEMENTS_TOLD[form]):
         missing = "`Masses` section" if form == "lammps-data" else "`element` column"
         raise ValueError(f"{path}: no {missing}, so the elements of the atom types are unknown")
     return form
+
+
+def _has_line(path: Path, pattern: str) -> bool:
+    """Whether a line begins like this; nothing is read beyond it."""
+    with path.open(errors="replace") as file:
+        return any(re.match(pattern, line) for line in file)
 
 
 def _format_of_name(path: Path) -> str:

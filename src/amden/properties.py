@@ -4,8 +4,11 @@ What was computed how travels with the numbers: a shard's provenance holds for e
 for every property the convention and the potential.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +22,7 @@ from amden.analysis.composition import composition
 from amden.analysis.elastic import StressCallable, elastic_tensor, one_sided_moduli
 from amden.analysis.rings import rings
 from amden.elements import GHOST, atomic_number, symbol
+from amden.segment import segment_sum
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.folder import ALL, MANIFEST, CampaignFolder
 from amden.simulate.moduli import relaxed_stress
@@ -84,17 +88,22 @@ def _fractions(structures: Structures, tools: Tools) -> Columns:
 
 
 def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
-    present = structures.species.unique().tolist()
-    counted = "Si" if len(present) > 1 and atomic_number("Si") in present else None
-    found = rings(structures, definition="closing", counted=counted)
-    return {"mean_ring_size": torch.from_numpy(found.per_system.astype(np.float64))}
+    silicon = (structures.species == atomic_number("Si")).double()
+    n_silicon = segment_sum(silicon, structures.system, n_systems=len(structures))
+    by_silicon = (n_silicon > 0) & (n_silicon < structures.n_atoms)
+    sizes = torch.full((len(structures),), torch.nan, dtype=torch.float64)
+    for counted, chosen in (("Si", by_silicon), (None, ~by_silicon)):
+        if chosen.any():
+            found = rings(structures.select(chosen.nonzero()[:, 0]), definition="closing", counted=counted)
+            sizes[chosen] = torch.from_numpy(found.per_system.astype(np.float64))
+    return {"mean_ring_size": sizes.masked_fill(sizes == 0.0, torch.nan)}
 
 
 def _moduli(structures: Structures, tools: Tools) -> Columns:
     at_rest = relax_structures(structures, tools.interaction, force_tolerance=LOOSE, device=tools.device)
     stress = _stress(at_rest.structures, tools, LOOSE)
     found = one_sided_moduli(at_rest.structures, stress=stress)
-    known = at_rest.converged & found.converged
+    known = at_rest.converged & found.converged & found.positive_definite
     return {
         "shear_modulus": _known(found.shear, known),
         "youngs_modulus": _known(found.young, known),
@@ -129,9 +138,12 @@ PROPERTIES: Final[Mapping[str, Property]] = {
         {"density": "g/cm³"}, "mass over volume of the structure as it is; ghosts weigh nothing", _density
     ),
     "rings": Property(
-        {"mean_ring_size": "silicon atoms in a ring, mean over the rings; all atoms in a single element"},
+        {
+            "mean_ring_size": "silicon atoms in a ring, mean over the rings; all atoms where a structure has no "
+            "silicon or nothing else"
+        },
         "closing rings of the paper: for each bond, up to 1.3 times the sum of the covalent radii, one shortest path "
-        "of up to 24 atoms that closes it; of the structure as it is",
+        "of up to 24 atoms that closes it; of the structure as it is; unknown where no ring has an atom that counts",
         _mean_ring_size,
     ),
     "fractions": Property(
@@ -146,7 +158,7 @@ PROPERTIES: Final[Mapping[str, Property]] = {
             "bulk_modulus": "GPa, K = (c11 + 2 c12)/3",
         },
         f"the paper's: one strain of +2 % a component, nine components averaged over the axes; atoms and cell relaxed "
-        f"to {LOOSE} eV/Å before, atoms under strain",
+        f"to {LOOSE} eV/Å before, atoms under strain; unknown where the cubic solid of the three constants is unstable",
         _moduli,
         needs_potential=True,
     ),
@@ -187,39 +199,45 @@ def add_properties(
 ) -> Mapping[str, int]:
     """Compute properties of the structures of a dataset and store them in its files.
 
-    `path` is a folder of shards or one shard; each file is written again, whole or not at all, when all its properties
-    are there, so an interrupted call goes on with the files that are left. What is there by the same convention is not
-    computed again. `potential` is a name in `POTENTIALS`; left out, it is the one the dataset was simulated with, or
-    the first that has all its elements. Returns the number of structures whose value is unknown, by column.
+    `path` is a folder of shards or one shard; a file is written again, whole or not at all, after each property, so an
+    interrupted call goes on with what is left. What is there by the same convention is not computed again. `potential`
+    is a name in `POTENTIALS`; left out, it is the one the dataset was simulated with, or the first that has all its
+    elements. Returns the number of structures whose value is unknown, by column.
+
+    Several processes may work on the files of one campaign. A file that another process is writing is tried again when
+    the others are done, and else left out with a warning; the values that it lacks are unknown.
 
     Errors: `ValueError` for an unknown property or potential, for files that are no shards, or for elements without a
-    potential where one is needed.
+    potential where one is needed, and where another process is writing all files.
     """
     for name in names:
         if name not in PROPERTIES:
             raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
     if potential is not None and potential not in POTENTIALS:
         raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
-    files = _files(Path(path))
+    path, files = Path(path), _files(Path(path))
     sizes = {file: len(load_shard(file).structures) for file in files}
-    done, total, unknown = 0, sum(sizes.values()), {}
-    folder = CampaignFolder(files[0].parent)
-    with folder.claimed(ALL) as claim:
-        for file, size in sizes.items():
-            _complete(
-                file,
-                names,
-                potential,
-                device,
-                tell=lambda n, what, done=done: progress(Progress(done + n, total, what)),
-            )
-            done += size
-            progress(Progress(done, total, ""))
-            for column, values in _columns(file, names):
-                unknown[column] = unknown.get(column, 0) + int(values.isnan().sum())
-        if (folder.path / MANIFEST).exists():
-            claim.write_manifest(folder.origin() or {}, 0)
-    return unknown
+    folder, done, total = CampaignFolder(files[0].parent), 0, sum(sizes.values())
+
+    def completed(file: Path) -> bool:
+        nonlocal done
+        tell = lambda n, what: progress(Progress(done + n, total, what))  # noqa: E731
+        complete = partial(_complete, file, names, potential, device, tell=tell)
+        if not _claimed(folder, _cells(folder, file, alone=file == path), complete):
+            return False
+        done += sizes[file]
+        progress(Progress(done, total, ""))
+        return True
+
+    held = [file for file in files if not completed(file)]
+    held = [file for file in held if not completed(file)]
+    if held == files:
+        raise ValueError(f"{path}: another process is writing it")
+    if held:
+        progress(Progress(done, total, "(the others are left to another process)"))
+        which = ", ".join(file.name for file in held)
+        warnings.warn(f"{folder.path}: another process is writing {which}; left out", stacklevel=2)
+    return _unknown(files, names)
 
 
 def property_of(column: str) -> str | None:
@@ -270,15 +288,51 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _columns(file: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    properties = load_shard(file).structures.properties
-    yield from ((column, properties[column]) for name in names for column in PROPERTIES[name].columns)
+def _unknown(files: Sequence[Path], names: Sequence[str]) -> dict[str, int]:
+    """How many structures have no value, by column."""
+    columns = [column for name in names for column in PROPERTIES[name].columns]
+    found = dict.fromkeys(columns, 0)
+    for structures in (load_shard(file).structures for file in files):
+        none = torch.full((len(structures),), torch.nan)
+        for column in columns:
+            found[column] += int(structures.properties.get(column, none).isnan().sum())
+    return found
+
+
+def _cells(folder: CampaignFolder, file: Path, *, alone: bool) -> range | None:
+    """What is claimed while a file is written: its cells, or all where its name does not tell them.
+
+    None, nothing, for one file of a folder that holds no campaign.
+    """
+    for cells in folder.shards():
+        if folder.shard(cells) == file:
+            return cells
+    return None if alone and not (folder.path / MANIFEST).exists() else ALL
+
+
+def _claimed(folder: CampaignFolder, cells: range | None, write: Callable[[], None]) -> bool:
+    """Writes with the right to these cells, and the manifest where there is one.
+
+    False where another process has that right.
+    """
+    if cells is None:
+        write()
+        return True
+    with ExitStack() as stack:
+        try:
+            claim = stack.enter_context(folder.claimed(cells))
+        except ValueError:
+            return False
+        write()
+        if (folder.path / MANIFEST).exists():
+            claim.write_manifest(folder.origin() or {}, 0)
+    return True
 
 
 def _complete(
     file: Path, names: Sequence[str], potential: str | None, device: Device, *, tell: Callable[[int, str], None]
 ) -> None:
-    """Computes what a file lacks and writes it; tells after how many structures which property is under way."""
+    """Computes what a file lacks, and writes it after each property; tells how far which property is."""
     shard = load_shard(file)
     structures, provenance = shard.structures, dict(shard.provenance)
     recorded: dict[str, Any] = dict(provenance.get("properties", {}))
@@ -289,7 +343,6 @@ def _complete(
         columns = _measured(PROPERTIES[name], structures, tools, tell=lambda n, name=name: tell(n, name))
         structures = replace(structures, properties={**structures.properties, **columns})
         recorded[name] = {**records[name], "amden": __version__}
-    if lacking:
         save_shard(file, structures, provenance={**provenance, "properties": recorded})
 
 

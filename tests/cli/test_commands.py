@@ -159,14 +159,14 @@ def test_threads_are_told_to_wait_before_torch_starts_them(tmp_path):
         (["train"], "a checkpoint is kept, the same command with --resume goes on"),
         (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
         (["merge", "a", "--out", "d"], "merged files are kept, the same command goes on"),
-        (["properties", "d", "--rings"], "finished files are kept, the same command goes on"),
+        (["properties", "d", "--rings"], "finished properties are kept, the same command goes on"),
     ],
 )
 def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    module = {"generate": "generation_commands", "train": "commands"}.get(arguments[0], "data_commands")
+    module = {"generate": "generation_commands", "train": "training_commands"}.get(arguments[0], "data_commands")
     monkeypatch.setattr(f"amden.{module}.run_{arguments[0]}", interrupted)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

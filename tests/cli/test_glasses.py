@@ -57,6 +57,9 @@ class Watch:
         return None
 
     def offer(self, snapshot: Snapshot) -> None:
+        self.keep(snapshot)
+
+    def keep(self, snapshot: Snapshot) -> None:
         means = snapshot.measured["cells.temperature"] / snapshot.measured["cells.n_samples"]
         self.hottest[snapshot.stage if snapshot.step else snapshot.stage - 1].append(float(means.max()))
 

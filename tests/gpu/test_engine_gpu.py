@@ -8,7 +8,7 @@ import pytest
 import torch
 from ase.io import read
 
-from amden.simulate.engine import Segment, run, thermal_state
+from amden.simulate.engine import MDState, Segment, run, thermal_state
 from amden.simulate.packing import random_packing
 from amden.simulate.potentials import StillingerWeber, evaluate
 from amden.units import AMU_A2_PER_PS2, EV_PER_A3_IN_GPA, KB
@@ -43,6 +43,10 @@ def packed(n_systems, n, *, density=0.05, temperature=2500.0):
     )
 
 
+def joined(a, b):
+    return MDState(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in vars(a)})
+
+
 def assert_same(a, b):
     for name in ("positions", "velocities", "cell", "step"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
@@ -70,6 +74,18 @@ def test_every_size_agrees_with_the_cpu(n):
     np.testing.assert_allclose(gpu[0].cell, cpu[0].cell, rtol=1e-5)
     np.testing.assert_allclose(gpu[0].velocities, cpu[0].velocities, atol=5e-3)
     np.testing.assert_allclose(gpu[1].final.potential_energy, cpu[1].final.potential_energy, atol=5e-5)
+
+
+def test_more_atoms_than_threads_agree_with_the_cpu():
+    """1,100 atoms on 576 threads, of which most have two; a smaller system beside them changes no bit."""
+    large, small = packed(1, 1100), packed(1, 100)
+    gpu, cpu = (run(large, SW, replace(NPT, n_steps=5), device=device) for device in ("cuda", "cpu"))
+    assert not gpu[1].failed.any()
+    np.testing.assert_allclose(gpu[0].cell, cpu[0].cell, rtol=1e-5)
+    np.testing.assert_allclose(gpu[0].velocities, cpu[0].velocities, atol=5e-3)
+    np.testing.assert_allclose(gpu[1].final.potential_energy, cpu[1].final.potential_energy, atol=5e-5)
+    both, _ = run(joined(small, large), SW, replace(NPT, n_steps=5), device="cuda")
+    np.testing.assert_array_equal(both.positions[100:], gpu[0].positions)
 
 
 def test_slices_and_batches_change_no_bit():
@@ -118,8 +134,8 @@ def test_ideal_gas_has_the_exact_volumes():
 
 
 def test_too_many_atoms_are_refused():
-    with pytest.raises(ValueError, match="`n_atoms` must be at most 512 on cuda, got 513"):
-        run(packed(1, 513), SW, NPT, device="cuda")
+    with pytest.raises(ValueError, match="`n_atoms` must be at most 2048 on cuda, got 2049"):
+        run(packed(1, 2049), SW, NPT, device="cuda")
 
 
 def test_failed_system_leaves_the_others_alone():

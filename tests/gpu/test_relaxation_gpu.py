@@ -57,7 +57,7 @@ def test_a_system_is_the_same_in_any_batch_and_however_it_is_cut_bit_by_bit(monk
     assert told[-1] == len(systems["cells"])
     assert sorted(told) == told
     monkeypatch.setattr(cuda, "_TURNS", 7)
-    monkeypatch.setattr(cuda, "_MEMORY", 16 * 2**20)
+    monkeypatch.setattr(cuda, "_MOST_MEMORY", 16 * 2**20)
     monkeypatch.setattr(minimum, "_ROOM", 20)
     cut = relax(SW, **systems, device="cuda")
     for name in vars(whole):

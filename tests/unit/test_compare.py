@@ -12,8 +12,8 @@ from amden.analysis.noise import Floor
 from amden.analysis.observables import Settings, observe
 from amden.analysis.parity import parities
 from amden.analysis.qn import qn
-from amden.analysis.relaxation import Relaxation
 from amden.analysis.scattering import structure_factor
+from amden.simulate.relaxation import RelaxedStructures
 from amden.structure import Structures
 from amden.testing import diamond, random_structures
 
@@ -72,8 +72,8 @@ def test_rmsd_of_g_is_that_of_the_mean_curves():
 def test_energies_are_per_atom_and_unrelaxed_structures_are_left_out():
     glass = glasses(6)
 
-    def relax(structures: Structures) -> Relaxation:
-        return Relaxation(structures, energies(structures) - 27.0, np.arange(len(structures)) != 2)
+    def relax(structures: Structures) -> RelaxedStructures:
+        return RelaxedStructures(structures, energies(structures) - 27.0, np.arange(len(structures)) != 2)
 
     found = observe(glass, settings=SETTINGS, energy=energies, relax=relax)
     np.testing.assert_allclose(found.energies["energy"], energies(glass) / 27.0)
@@ -115,8 +115,8 @@ def test_verdicts(value, floor, verdict):
 
 
 def test_a_set_whose_relaxation_failed_altogether_is_not_known():
-    def relax(structures: Structures) -> Relaxation:
-        return Relaxation(structures, energies(structures), np.zeros(len(structures), dtype=bool))
+    def relax(structures: Structures) -> RelaxedStructures:
+        return RelaxedStructures(structures, energies(structures), np.zeros(len(structures), dtype=bool))
 
     found = analyze(glasses(4), glasses(4, seed=1), settings=SETTINGS, relax=relax)
     assert [d.verdict for d in found.differences if d.quantity == "relaxed energy"] == ["not known"] * 2

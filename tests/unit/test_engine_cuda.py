@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from amden.simulate.engine import MDState, Segment, run, thermal_state
+from amden.simulate.engine.cuda import driver_errors
 from amden.simulate.engine.cuda_memory import Memory
 from amden.simulate.packing import random_packing
 from amden.simulate.potentials import StillingerWeber, bmp_shrm, munetoh_silica
+from amden.simulate.relaxation import relax
 
 GLASS = bmp_shrm()
 SW, SILICA = StillingerWeber(), munetoh_silica()
@@ -68,9 +70,9 @@ def ions():
     [(SW, 1024), (SW, 10), (SILICA, 10), (GLASS, 10)],
     ids=["StillingerWeber()-a thread an atom", "StillingerWeber()", "munetoh_silica()", "bmp_shrm()"],
 )
+@pytest.mark.usefixtures("numba_cuda")
 def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, most_threads, request, tmp_path):
     """With few threads too, each of which has several atoms, as in systems larger than a block."""
-    pytest.importorskip("numba_cuda")
     if potential is SILICA:
         kinds = (np.arange(len(state.species)) % 3 > 0).astype(np.uint8)
         state = replace(state, species=kinds)
@@ -117,8 +119,38 @@ def test_a_thousand_ions_leave_room_in_shared_memory():
     assert Memory.of(SW, 1024).elsewhere(5)[5][0] == (1, 1200, 1)
 
 
+class Exhausted:
+    """Numba's CUDA on a GPU without any memory left."""
+
+    def __getattr__(self, name):
+        from numba.cuda.cudadrv.driver import CudaAPIError
+
+        raise CudaAPIError(2, "Call to cuMemAlloc results in\nCUDA_ERROR_OUT_OF_MEMORY")
+
+
+@pytest.mark.usefixtures("numba_cuda")
+@pytest.mark.parametrize("work", ["engine", "relaxation"])
+def test_errors_of_the_driver_are_one_line_of_the_users(work, state, monkeypatch):
+    monkeypatch.setattr(f"amden.simulate.{work}.cuda.load_cuda", Exhausted)
+    message = r"the GPU failed: .*cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY; a smaller batch needs less memory"
+    call = {
+        "engine": lambda: run(state, SW, SEGMENT, device="cuda"),
+        "relaxation": lambda: relax(SW, state.positions, state.cell, state.n_atoms, device="cuda"),
+    }
+    with pytest.raises(OSError, match=message):
+        call[work]()
+
+
+@pytest.mark.usefixtures("numba_cuda")
+def test_a_driver_that_cannot_be_used_is_named():
+    from numba.cuda.cudadrv.error import CudaSupportError
+
+    with pytest.raises(OSError, match="the GPU failed: no driver; a smaller batch"), driver_errors():
+        raise CudaSupportError("no driver")
+
+
+@pytest.mark.usefixtures("numba_cuda")
 def test_a_missing_device_is_named(state, monkeypatch):
-    pytest.importorskip("numba_cuda")
     from numba import cuda
 
     monkeypatch.setattr(cuda, "is_available", lambda: False)

@@ -130,7 +130,7 @@ BAD = {
     "cut within an atom": (WHOLE + WHOLE[:-6], "structure 1 cannot be read"),
     "cut after the comment": (WHOLE + "\n".join(WHOLE.split("\n")[:2]), "structure 1 cannot be read"),
     "cut within the comment": (WHOLE + WHOLE[:30], "structure 1 cannot be read"),
-    "cut after the number": (WHOLE + "2\n", "structure 1 cannot be read"),
+    "cut after the number": (WHOLE + "2\n", "structure 1 cannot be read: the file ends within it$"),
     "no header": (WHOLE + "Si 0 0 0\n", "structure 0 cannot be read: .*Expected xyz header"),
     "blank line": (WHOLE + "\n" + WHOLE, "a blank line follows structure 0, and more after it"),
     "NaN": (WHOLE + WHOLE.replace("1.6", "nan"), "structure 1 has NaN or infinite positions"),
@@ -212,6 +212,25 @@ def test_lammps_types_must_have_masses(tmp_path):
         read_structures(written(tmp_path, LAMMPS_DATA.format(masses=""), "glass.lmp"))
 
 
+@pytest.mark.parametrize(
+    ("silicon", "oxygen", "strange"),
+    [("1.0", "15.999", "1"), ("28.085", "1.0", "1"), ("26.4", "15.999", "26.4"), ("2.014", "15.999", "2.014")],
+)
+def test_lammps_masses_must_be_those_of_elements(silicon, oxygen, strange, tmp_path):
+    """Reduced units, and heavy hydrogen; ASE would call the first a ghost and the others what is closest."""
+    text = LAMMPS_DATA.format(masses=f"\nMasses\n\n1 {silicon}\n2 {oxygen}\n")
+    message = rf"glass.lmp: structure 0 has an atom of mass {strange}, that of no element; `Masses` must be in amu"
+    with pytest.raises(ValueError, match=message):
+        read_structures(written(tmp_path, text, "glass.lmp"))
+
+
+def test_lammps_files_are_not_read_whole_for_their_elements(tmp_path, monkeypatch):
+    masses = "\nMasses\n\n1 28.1\n2 16.0\n"
+    path = written(tmp_path, LAMMPS_DATA.format(masses=masses), "glass.lmp")
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("read at once"))
+    assert read_structures(path).species.tolist() == [14, 8]
+
+
 LAMMPS_DUMP = """ITEM: TIMESTEP
 0
 ITEM: NUMBER OF ATOMS
@@ -230,6 +249,38 @@ def test_lammps_dump_must_name_elements(tmp_path):
     assert read_structures(path).species.tolist() == [14]
     with pytest.raises(ValueError, match=r"no `element` column, so the elements of the atom types are unknown"):
         read_structures(written(tmp_path, LAMMPS_DUMP.format(column="type", value="1"), "run.dump"))
+
+
+CIF = """data_glass
+_cell_length_a 5
+_cell_length_b 5
+_cell_length_c 5
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Si1 Si 0 0 0 1.0
+{oxygen}
+"""
+
+
+@pytest.mark.parametrize(
+    ("oxygen", "shares"),
+    [("O1 O 0.32 0 0 0.5", "O 0.5"), ("O1 O 0.32 0 0 0.75\nS1 S 0.32 0 0 0.25", "O 0.75, S 0.25")],
+)
+def test_partly_occupied_sites_are_refused(oxygen, shares, tmp_path):
+    message = rf"glass.cif: structure 0 has partly occupied sites \({shares}\); amden needs an atom on each"
+    with pytest.raises(ValueError, match=message):
+        read_structures(written(tmp_path, CIF.format(oxygen=oxygen), "glass.cif"))
+    whole = CIF.format(oxygen="O1 O 0.32 0 0 1.0")
+    assert read_structures(written(tmp_path, whole, "whole.cif")).species.tolist() == [14, 8]
 
 
 def test_output_that_exists_is_kept_unless_overwritten(batch, tmp_path):

@@ -12,13 +12,19 @@ from ase.io import read
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import relax
 
+pytestmark = pytest.mark.usefixtures("numba_cuda")
+
 SIMULATION = """
 import sys
+from types import SimpleNamespace
 import numpy as np
+from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import cuda, minimum, relax
 
-cuda._TURNS, cuda._MEMORY = 4, 1  # several launches; one system at a time
+cuda._TURNS, cuda._MOST_THREADS = 4, 4  # several launches, of few threads for the simulator's sake
+if len(sys.argv) > 2:
+    FakeCUDAContext.get_memory_info = lambda _: SimpleNamespace(free=float(sys.argv[2]))
 minimum._ROOM = 12  # too few for the primitive cell, which then runs with 24
 given, told = np.load(sys.argv[1]), []
 found = relax(StillingerWeber(), **given, device="cuda", max_steps=6, progress=told.append)
@@ -36,7 +42,7 @@ import sys
 import numpy as np
 from amden.simulate.relaxation import cuda, relax
 
-cuda._TURNS = 3
+cuda._TURNS, cuda._MOST_THREADS = 3, 8
 found = relax(short, **np.load(sys.argv[1]), force_tolerance=2.0, stress_tolerance=10.0, device="cuda")
 np.savez(sys.argv[1], **vars(found))
 """
@@ -55,11 +61,11 @@ def systems():
     }
 
 
-def simulate(script, systems, folder):
+def simulate(script, systems, folder, *arguments):
     path = folder / "systems.npz"
     np.savez(path, **systems)
     done = subprocess.run(
-        [sys.executable, "-c", script, path],
+        [sys.executable, "-c", script, path, *arguments],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
@@ -69,13 +75,12 @@ def simulate(script, systems, folder):
     return np.load(path)
 
 
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, tmp_path):
-    pytest.importorskip("numba_cuda")
-    simulated, compiled = (
-        simulate(SIMULATION, systems, tmp_path),
-        relax(StillingerWeber(), **systems, max_steps=6, device="cpu"),
-    )
-    assert simulated["told"].tolist() == [1, 2, 3]
+@pytest.mark.parametrize(("free", "told"), [((), [1, 3]), (("100",), [1, 2, 3])], ids=["endless", "for one system"])
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, free, told, tmp_path):
+    """In as much memory as the simulator tells of, and in so little that one system is at work at a time."""
+    simulated = simulate(SIMULATION, systems, tmp_path, *free)
+    compiled = relax(StillingerWeber(), **systems, max_steps=6, device="cpu")
+    assert simulated["told"].tolist() == told
     assert compiled.n_steps.max() == 6
     for name, values in vars(compiled).items():
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
@@ -83,7 +88,6 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, tmp_path):
 
 def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(tmp_path):
     """Shaken quartz, with short cutoffs for the simulator's sake; the minimum after 4 steps has other terms."""
-    pytest.importorskip("numba_cuda")
     quartz, built = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", 1), {}
     exec(SHORT_BMP, built)
     system = {

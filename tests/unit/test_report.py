@@ -13,9 +13,9 @@ from rich.console import Console
 
 from amden.analysis.compare import Analysis, analyze
 from amden.analysis.observables import Settings
-from amden.analysis.relaxation import Relaxation
 from amden.report import figure, figures, table, write
 from amden.report.files import as_dict
+from amden.simulate.relaxation import RelaxedStructures
 from amden.structure import Structures
 from amden.testing import random_structures
 
@@ -29,8 +29,8 @@ def energy(structures: Structures) -> np.ndarray:
     return -4.0 * structures.n_atoms.numpy() + structures.volume.numpy() / 100.0
 
 
-def relax(structures: Structures) -> Relaxation:
-    return Relaxation(structures, energy(structures), np.arange(len(structures)) != 1)
+def relax(structures: Structures) -> RelaxedStructures:
+    return RelaxedStructures(structures, energy(structures), np.arange(len(structures)) != 1)
 
 
 @pytest.fixture(scope="module")

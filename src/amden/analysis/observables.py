@@ -54,7 +54,7 @@ PotentialEnergy = Callable[[Structures], np.ndarray]
 
 
 class Relaxed(Protocol):
-    """What is asked of a relaxation, such as `analysis.relaxation.Relaxation` or that of a built-in potential."""
+    """What is asked of a relaxation, such as `simulate.relaxation.RelaxedStructures`."""
 
     @property
     def energy(self) -> np.ndarray:

@@ -27,7 +27,7 @@ INTERRUPTED = 130
 
 KEPT = {
     "simulate": "finished cells are kept, the same command goes on",
-    "properties": "finished files are kept, the same command goes on",
+    "properties": "finished properties are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
     "generate": "finished batches are kept, the same command goes on",
     "sweep": "finished batches are kept, the same command goes on",

@@ -1,5 +1,7 @@
-"""Relaxation with any ASE calculator, for the engine that runs protocols with one. `relaxation` is for the built-in
-potentials, and much faster."""
+"""Relaxation with any ASE calculator, for the engine that runs protocols with one and for elastic constants.
+
+`relaxation` is for the built-in potentials, and much faster.
+"""
 
 import numpy as np
 from ase import Atoms
@@ -10,8 +12,9 @@ from scipy.optimize import minimize
 def relax_atoms(atoms: Atoms, *, variable_cell: bool, force_tolerance: float, max_steps: int) -> bool:
     """Moves the atoms, and the cell if it is variable, to a minimum of the energy; returns whether they are there.
 
-    That is where no force exceeds `force_tolerance` (eV/Å), nor V |σ|/N in eV if the cell is variable. L-BFGS over q
-    and √N F with r = q F, cell = cell₀ F: the factor gives the cell the stiffness of an atom.
+    That is where no force exceeds `force_tolerance` (eV/Å), nor V |σ|/N in eV if the cell is variable. With `max_steps`
+    of 0 nothing moves. L-BFGS over q and √N F with r = q F, cell = cell₀ F: the factor gives the cell the stiffness of
+    an atom.
 
         ∂E/∂q = -f Fᵀ,  ∂E/∂F = V F⁻ᵀ σ
 

@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from jaxtyping import Bool, Float64
-from scipy.optimize import minimize
 
 from amden.elements import atomic_number, symbol
+from amden.simulate.ase_relaxation import relax_atoms
 from amden.simulate.potentials import Potential
 from amden.simulate.relaxation import Relaxation, relax
 
@@ -101,28 +101,10 @@ def calculator_stress(
         tensors, at_rest = [], []
         for cell, start, end in zip(cells, ends - n_atoms, ends, strict=True):
             atoms = Atoms(species[start:end], positions[start:end], cell=cell, pbc=True, calculator=calculator)
-            at_rest.append(_relaxed(atoms, force_tolerance, max_steps))
+            at_rest.append(
+                relax_atoms(atoms, variable_cell=False, force_tolerance=force_tolerance, max_steps=max_steps)
+            )
             tensors.append(atoms.get_stress(voigt=False))
         return RelaxedStress(np.array(tensors, dtype=np.float64), np.array(at_rest))
 
     return stress
-
-
-def _relaxed(atoms: Atoms, force_tolerance: float, max_steps: int) -> bool:
-    """Move the atoms to rest, and say whether they are."""
-
-    def largest() -> float:
-        return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-
-    def energy_and_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
-        atoms.set_positions(x.reshape(-1, 3))
-        return atoms.get_potential_energy(), -atoms.get_forces().ravel()
-
-    while max_steps > 0 and largest() > force_tolerance:
-        options = {"maxiter": max_steps, "maxfun": 2 * max_steps + 20, "gtol": force_tolerance / 2.0, "ftol": 0.0}
-        found = minimize(
-            energy_and_gradient, atoms.positions.ravel().copy(), jac=True, method="L-BFGS-B", options=options
-        )
-        atoms.set_positions(found.x.reshape(-1, 3))
-        max_steps = max_steps - found.nit if found.nit > 0 else 0
-    return largest() <= force_tolerance

@@ -7,6 +7,8 @@ returns, and the next system takes its place.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,22 @@ MOST_THREADS = 1024
 
 
 def advance(systems: Systems, potential: Potential, plans: Plans) -> Int64[np.ndarray, " systems"]:
-    """Runs all systems in place, one launch for each number of threads and kind of cell; returns their failures."""
-    cuda = load_cuda()
-    from amden.simulate.engine import cuda_kernel
+    """Runs all systems in place, one launch for each number of threads and kind of cell; returns their failures.
 
+    Errors: `ValueError` for a system that is too large; those of `load_cuda` and `driver_errors`.
+    """
+    cuda = load_cuda()
     if systems.n_atoms.max() > _CAPACITIES[-1]:
         raise ValueError(
             f"`n_atoms` must be at most {_CAPACITIES[-1]} on cuda, got {systems.n_atoms.max()}: use the cpu"
         )
+    with driver_errors():
+        return _advance(cuda, systems, potential, plans)
+
+
+def _advance(cuda: Any, systems: Systems, potential: Potential, plans: Plans) -> Int64[np.ndarray, " systems"]:
+    from amden.simulate.engine import cuda_kernel
+
     threads, diagonal = _threads(systems.n_atoms), systems.diagonal()
     failure = cuda.to_device(np.zeros(len(threads), np.int64))
     fields = ("fixed", "velocities", "kicks", "species", "seed", "step", "n_atoms", "offsets", "cell", "record")
@@ -81,3 +91,16 @@ def load_cuda() -> Any:
     if not cuda.is_available():
         raise ValueError("`device` is 'cuda', but no CUDA device was found")
     return cuda
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Errors of the CUDA driver, such as that no memory is left, which are of no builtin kind, as `OSError`."""
+    from numba.cuda.cudadrv.driver import CudaAPIError
+    from numba.cuda.cudadrv.error import CudaSupportError
+
+    try:
+        yield
+    except (CudaAPIError, CudaSupportError) as error:
+        reason = " ".join(str(error).split())
+        raise OSError(f"the GPU failed: {reason}; a smaller batch needs less memory") from error

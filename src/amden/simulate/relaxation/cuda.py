@@ -1,6 +1,6 @@
 """Relaxation on CUDA: one block of threads a system, some evaluations a launch.
 
-Memory for some thousand systems is enough to fill a GPU. A system that is done gives its slot to the next one, so
+As many systems are at work as a part of the free memory holds. A system that is done gives its slot to the next one, so
 stragglers do not hold up the others. The size of a system alone decides how many threads it gets, so that its sums are
 added in the same order in any batch.
 """
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from amden.simulate.engine.cuda import load_cuda
+from amden.simulate.engine.cuda import driver_errors, load_cuda
 from amden.simulate.potentials import Potential
 from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.batch import Batch
 
 _TURNS = 100
 """Evaluations a launch: milliseconds."""
-_MEMORY = 2 * 2**30
-"""Bytes for the systems at work at a time."""
+_SHARE, _MOST_MEMORY, _UNTOLD_MEMORY = 0.25, 16 * 2**30, 2 * 2**30
+"""Of the free memory for the systems at work at a time; bytes at most, and where nothing tells what is free."""
 _FEWEST_THREADS, _MOST_THREADS = 32, 256
 """Of a block; one an atom if there are enough."""
 
@@ -35,14 +35,18 @@ _LARGE = (
 def advance(
     batch: Batch, potential: Potential, order: np.ndarray, *, room: int, progress: Callable[[int], None]
 ) -> None:
-    """Relaxes the systems of `order` in place; `progress` is told how many more are done."""
+    """Relaxes the systems of `order` in place; `progress` is told how many more are done.
+
+    Errors: those of `load_cuda` and `driver_errors`.
+    """
     cuda = load_cuda()
-    on_device = {name: cuda.to_device(getattr(batch, name)) for name in _SHARED}
     size = np.maximum(2 ** np.ceil(np.log2(batch.n_atoms[order])).astype(np.int64), _FEWEST_THREADS)
-    for capacity in np.unique(size).tolist():
-        _advance_like(cuda, batch, on_device, potential, order[size == capacity], capacity, room, progress)
-    for name in ("positions", "relaxed_cells", "state"):
-        on_device[name].copy_to_host(getattr(batch, name))
+    with driver_errors():
+        on_device = {name: cuda.to_device(getattr(batch, name)) for name in _SHARED}
+        for capacity in np.unique(size).tolist():
+            _advance_like(cuda, batch, on_device, potential, order[size == capacity], capacity, room, progress)
+        for name in ("positions", "relaxed_cells", "state"):
+            on_device[name].copy_to_host(getattr(batch, name))
 
 
 def _advance_like(
@@ -62,7 +66,7 @@ def _advance_like(
     kernel = cuda_kernel.compiled(potential, n_threads=n_threads)
     layout = w.layout(capacity, potential, room=room)
     bytes_each = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in layout.values())
-    slots = int(min(len(order), max(_MEMORY // bytes_each, 1)))
+    slots = int(min(len(order), max(_memory(cuda) // bytes_each, 1)))
     large = [cuda.device_array((slots, *layout[name][0]), layout[name][1]) for name in _LARGE]
     plan, waiting = cuda.to_device(batch.plan), order[slots:].tolist()
     pairs = np.stack([np.arange(slots), order[:slots]], axis=1)
@@ -72,6 +76,15 @@ def _advance_like(
         status = on_device["state"].copy_to_host()[pairs[:, 1], w.STATUS]
         progress(int(((status != w.RUNNING) & (status != w.NO_ROOM)).sum()))
         pairs = _refilled(pairs, status == w.RUNNING, waiting)
+
+
+def _memory(cuda: Any) -> int:
+    """Bytes for the systems at work at a time; in the simulator of Numba memory has no end."""
+    try:
+        free = cuda.current_context().get_memory_info().free
+    except NotImplementedError:  # a memory manager that cannot tell
+        return _UNTOLD_MEMORY
+    return int(min(_SHARE * free, _MOST_MEMORY))
 
 
 def _refilled(pairs: np.ndarray, running: np.ndarray, waiting: list[int]) -> np.ndarray:
