@@ -1,8 +1,8 @@
 """The only reader and writer of weights: safetensors with a JSON header. Nothing is ever unpickled.
 
 Knows no network: tensors go by name, the configuration is a plain mapping. A run keeps two files: the weights, which
-is what ships, and the state (`kind="state"`), which with the weights is all that going on exactly needs. Old files are
-brought to the present layout by `MIGRATIONS`.
+is what ships, and the state (`kind="state"`), which by itself is all that going on exactly needs: it holds the weights
+too, as they are and averaged. Old files are brought to the present layout by `MIGRATIONS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,22 +70,21 @@ def load_checkpoint(path: str | Path, *, kind: str = "model") -> Checkpoint:
     layout.
     """
     stored = storage.read(Path(path))
-    if stored.header is None or "version" not in stored.header:
+    if stored.header is None:
         raise ValueError(f"{path}: not a checkpoint of amden (it has no amden header)")
     tensors, header = dict(stored.tensors), dict(stored.header)
     if header.get("kind") != kind:
         raise ValueError(f"{path}: not a checkpoint of kind {kind!r} but of {header.get('kind')!r}")
-    if header["version"] > VERSION:
-        raise ValueError(
-            f"{path}: made by a newer amden ({header.get('amden')}): format {header['version']}, "
-            f"this one reads up to {VERSION}; upgrade amden"
-        )
-    for version in range(header.pop("version"), VERSION):
+    first = storage.layout(header, known=VERSION, source=path)
+    del header["version"]
+    for version in range(first, VERSION):
         tensors, header = MIGRATIONS[version](tensors, header)
-    unknown = header.keys() - {f.name for f in fields(Header)}
+    kinds = {f.name: str if f.type is str else dict for f in fields(Header)}
+    unknown = header.keys() - kinds.keys()
     if unknown:
         raise ValueError(f"{path}: unknown entry {min(unknown)!r} in the header")
-    return Checkpoint(tensors, Header(**header))
+    checked: dict[str, Any] = {name: storage.entry(header, name, kinds[name], source=path) for name in header}
+    return Checkpoint(tensors, Header(**checked))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

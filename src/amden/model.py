@@ -13,6 +13,7 @@ from amden.config import from_dict, to_dict
 from amden.diffusion.schedule import Diffusion
 from amden.nn.energy import EnergyModel
 from amden.nn.score import ScoreConfig, ScoreModel
+from amden.storage import entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +49,19 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model
     """Read a model.
 
     Errors: `FileNotFoundError`; `ValueError` for a file that is not a model of amden, of a newer format, or whose
-    weights do not fit its configuration.
+    weights do not fit its configuration or are NaN or infinite.
     """
     checkpoint = load_checkpoint(path)
     header = asdict(checkpoint.header)
-    parts = {**header["config"]["score"], "vocabulary": header["vocabulary"], "properties": header["statistics"]}
-    diffusion = from_dict(Diffusion, header["config"]["diffusion"], source=str(path))
+    score, process = (entry(header["config"], name, dict, source=path) for name in ("score", "diffusion"))
+    parts = {**score, "vocabulary": header["vocabulary"], "properties": header["statistics"]}
+    diffusion = from_dict(Diffusion, process, source=str(path))
     denoiser = denoiser_of(from_dict(ScoreConfig, parts, source=str(path)), diffusion)
     try:
         denoiser.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit the configuration: {str(error).splitlines()[-1]}") from None
+    for name, values in denoiser.state_dict().items():
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{path}: the weights {name!r} are NaN or infinite")
     return Model(denoiser.to(device).eval().requires_grad_(False), diffusion, header["provenance"])

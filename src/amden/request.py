@@ -119,7 +119,9 @@ def driver(request: Request, model: Model, denoiser: Denoiser, *, guide: Denoise
         free: Denoiser = Unconditional(guide if kind == "model" and guide is not None else denoiser)
         if kind == "icg":
             tables = {name: torch.tensor(config.properties[name].quantiles) for name in request.targets}
-            free = Independent.of(denoiser, {k: v.to(streams.seeds.device) for k, v in tables.items()}, streams)
+            tables = {name: values.to(streams.seeds.device) for name, values in tables.items()}
+            correlation = {name: config.properties[name].correlation for name in request.targets}
+            free = Independent.of(denoiser, tables, streams, correlation=correlation)
         denoiser = Guided(denoiser, free, weight=w)
     if request.composition is not None and request.lean_below > 0 and config.vocabulary.width:
         rows = constraint_rows(request.composition, config.vocabulary).to(streams.seeds.device)

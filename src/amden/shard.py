@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from amden import __version__, storage
+from amden.elements import MASSES
 from amden.structure import Structures
 
 VERSION: Final = 1
 """Version of the layout above."""
 
-_ARRAYS: Final = ("positions", "species", "cell", "n_atoms")
+_ARRAYS: Final = {"positions": True, "species": False, "cell": True, "n_atoms": False}
+"""Arrays of every file, and whether their numbers are real."""
 _PREFIX: Final = "property."
 
 
@@ -67,36 +69,46 @@ def encoded(structures: Structures, *, provenance: Mapping[str, Any] | None = No
 
 
 def load_shard(path: str | Path) -> Shard:
-    """Read one file of structures.
+    """Read one file of structures; properties that are whole numbers or truth values become real.
 
     Errors: `FileNotFoundError`; `ValueError` for a file that is damaged, not ours, or of a newer layout.
     """
     stored = storage.read(Path(path))
-    header = _checked(path, stored.header or {})
-    missing = [name for name in _ARRAYS if name not in stored.tensors]
-    if missing:
-        raise ValueError(f"{path}: array {missing[0]!r} is missing")
-    return Shard(_structures(stored.tensors, str(path)), header["provenance"])
+    provenance = _provenance(path, stored.header or {})
+    try:
+        return Shard(_structures(stored.tensors), provenance)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def load_provenance(path: str | Path) -> Mapping[str, Any]:
     """Where a file of structures comes from, without reading the structures; errors as `load_shard`."""
-    return _checked(path, storage.read_header(Path(path)) or {})["provenance"]
+    return _provenance(path, storage.read_header(Path(path)) or {})
 
 
-def _checked(path: str | Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
+def _provenance(path: str | Path, header: Mapping[str, Any]) -> Mapping[str, Any]:
     if header.get("kind") != "structures":
         raise ValueError(f"{path}: holds no structures written by amden but {header.get('kind', 'something else')}")
-    if header["version"] > VERSION:
-        raise ValueError(f"{path}: made by a newer amden ({header['amden']}): layout {header['version']} > {VERSION}")
-    return header
+    storage.layout(header, known=VERSION, source=path)
+    return storage.entry(header, "provenance", dict, source=path)
 
 
-def _structures(tensors: Mapping[str, Tensor], source: str) -> Structures:
-    properties = {name[len(_PREFIX) :]: values for name, values in tensors.items() if name.startswith(_PREFIX)}
-    try:
-        return Structures(
-            tensors["positions"], tensors["species"].long(), tensors["cell"], tensors["n_atoms"].long(), properties
-        )
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+def _structures(tensors: Mapping[str, Tensor]) -> Structures:
+    for name, real in _ARRAYS.items():
+        if name not in tensors:
+            raise ValueError(f"array {name!r} is missing")
+        if tensors[name].is_floating_point() != real:
+            raise ValueError(f"`{name}` must be {'real' if real else 'whole'} numbers, got {tensors[name].dtype}")
+    species, n_atoms = tensors["species"].long(), tensors["n_atoms"].long()
+    unknown = species[(species < 0) | (species >= len(MASSES))]
+    if len(unknown):
+        raise ValueError(f"`species` must be atomic numbers up to {len(MASSES) - 1}, got {int(unknown[0])}")
+    empty = (n_atoms < 1).nonzero().flatten()
+    if len(empty):
+        raise ValueError(f"structure {int(empty[0])} has {int(n_atoms[empty[0]])} atoms")
+    properties = {
+        name.removeprefix(_PREFIX): values if values.is_floating_point() else values.double()
+        for name, values in tensors.items()
+        if name.startswith(_PREFIX)
+    }
+    return Structures(tensors["positions"], species, tensors["cell"], n_atoms, properties)

@@ -37,17 +37,21 @@ class Structures:
     """Named quantities of each system, a number or an array a system; NaN where unknown."""
 
     def __post_init__(self) -> None:
-        n = len(self.positions)
+        n = self.positions.shape[:1].numel()
         if self.positions.shape != (n, 3) or self.species.shape != (n,):
             raise ValueError(
                 f"`positions` and `species` must be [atoms, 3] and [atoms], "
                 f"got {tuple(self.positions.shape)} and {tuple(self.species.shape)}"
             )
+        if self.n_atoms.ndim != 1:
+            raise ValueError(f"`n_atoms` must be [systems], got {tuple(self.n_atoms.shape)}")
         if self.cell.shape != (len(self.n_atoms), 3, 3):
             raise ValueError(f"`cell` must be [{len(self.n_atoms)}, 3, 3], got {tuple(self.cell.shape)}")
         if self.n_atoms.device.type == "cpu" and int(self.n_atoms.sum()) != n:
             raise ValueError(f"`n_atoms` adds up to {int(self.n_atoms.sum())}, but there are {n} positions")
         for name, values in self.properties.items():
+            if values.ndim == 0:
+                raise ValueError(f"property {name!r} is one number, not one for each of {len(self.n_atoms)} systems")
             if len(values) != len(self.n_atoms):
                 raise ValueError(f"property {name!r} has {len(values)} values for {len(self.n_atoms)} systems")
 
@@ -128,6 +132,8 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 def concatenate(batches: Sequence[Structures]) -> Structures:
     """One batch of all systems; properties that some batches lack are NaN there.
 
+    Errors: `ValueError` for no batches, or a property that has one shape in some and another in others.
+
     >>> one = Structures(torch.zeros(1, 3), torch.tensor([14]), torch.eye(3)[None], torch.tensor([1]))
     >>> len(concatenate([one, one]))
     2
@@ -135,6 +141,10 @@ def concatenate(batches: Sequence[Structures]) -> Structures:
     if not batches:
         raise ValueError("`batches` is empty: nothing to concatenate")
     names = {name: values for batch in batches for name, values in batch.properties.items()}
+    for name, like in names.items():
+        shapes = {tuple(b.properties.get(name, like).shape[1:]) for b in batches}
+        if len(shapes) > 1:
+            raise ValueError(f"property {name!r} has shapes that do not fit together: {sorted(shapes)} a system")
     properties = {
         name: torch.cat([b.properties.get(name, like.new_full((len(b), *like.shape[1:]), torch.nan)) for b in batches])
         for name, like in names.items()

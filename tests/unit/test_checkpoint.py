@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,13 @@ from safetensors.torch import save_file
 
 from amden import checkpoint, storage
 from amden.checkpoint import Header, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from amden.diffusion.schedule import Diffusion
+from amden.diffusion.vocabulary import Vocabulary
+from amden.model import Model, denoiser_of, load_model, save_model
+from amden.nn.egnn import EGNNConfig
+from amden.nn.embedding import PropertyScale
+from amden.nn.score import ScoreConfig
+from amden.testing import random_sample
 
 TENSORS = {
     "weight": torch.randn(3, 2, dtype=torch.bfloat16),
@@ -89,6 +97,76 @@ def test_an_unknown_entry(tmp_path):
     storage.write(tmp_path / "m", TENSORS, {"kind": "model", "version": 1, "colour": "red"})
     with pytest.raises(ValueError, match="m: unknown entry 'colour' in the header"):
         load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"version": "1"}, "the entry 'version' of the header is '1', not a whole number"),
+        ({"version": 0}, "there is no format 0"),
+        ({"version": 1, "config": [1]}, r"the entry 'config' of the header is \[1\], not a mapping"),
+        ({"version": 1, "amden": 1}, "the entry 'amden' of the header is 1, not text"),
+        ({}, "the header has no entry 'version'"),
+    ],
+)
+def test_an_entry_that_is_missing_or_of_another_type(tmp_path, entry, message):
+    storage.write(tmp_path / "m", TENSORS, {"kind": "model", **entry})
+    with pytest.raises(ValueError, match=f"m: damaged: {message}"):
+        load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": None}, "the header has no entry 'score'"),
+        ({"config": {"score": {}, "diffusion": 3}}, "the entry 'diffusion' of the header is 3, not a mapping"),
+        ({"statistics": [1]}, r"the entry 'statistics' of the header is \[1\], not a mapping"),
+    ],
+)
+def test_a_model_whose_header_lacks_what_it_is_made_of(tmp_path, tiny_checkpoint, changes, message):
+    stored = storage.read(tiny_checkpoint)
+    header = {k: v for k, v in {**(stored.header or {}), **changes}.items() if v is not None}
+    storage.write(tmp_path / "m", stored.tensors, header)
+    with pytest.raises(ValueError, match=f"m: damaged: {message}"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, tiny_model, value):
+    weights = {k: v.clone() for k, v in tiny_model.denoiser.state_dict().items()}
+    weights["network.egnn.embed.bias"][3] = value
+    save_model(tmp_path / "m", tiny_model, weights=weights)
+    with pytest.raises(ValueError, match=r"m: the weights 'network.egnn.embed.bias' are NaN or infinite"):
+        load_model(tmp_path / "m")
+
+
+ODD_NAMES = ("band.gap", "band%2Egap", "values", "type", "training", "half", "escaped:values", "", "shear modulus")
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_a_model_may_be_conditioned_on_properties_of_any_name(tmp_path, energy):
+    scales = {name: PropertyScale(1.0, 2.0) for name in ODD_NAMES}
+    network = EGNNConfig(layers=1, hidden=8, channels=2, cutoff=4.0)
+    torch.manual_seed(0)
+    denoiser = denoiser_of(ScoreConfig(Vocabulary((14,)), scales, network, energy=energy), Diffusion())
+    for p in denoiser.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    save_model(tmp_path / "m", Model(denoiser, Diffusion()))
+    loaded = load_model(tmp_path / "m").denoiser.double()
+    assert sorted(loaded.config.properties) == sorted(ODD_NAMES)
+    sample, t = random_sample([7], width=0, conditions=ODD_NAMES), torch.tensor([0.4], dtype=torch.float64)
+    noise = loaded(sample, t).positions
+    torch.testing.assert_close(noise, denoiser.double()(sample, t).positions)
+    for name in ODD_NAMES:
+        other = replace(sample, conditions={**sample.conditions, name: sample.conditions[name] + 1.0})
+        assert (loaded(other, t).positions - noise).abs().max() > 1e-6, name
+
+
+def test_weights_of_properties_keep_the_names_that_they_are_stored_under():
+    scales = {"shear_modulus": PropertyScale(30.0, 4.0), "li-fraction 2": PropertyScale(0.1, 0.1)}
+    names = denoiser_of(ScoreConfig(Vocabulary((14,)), scales), Diffusion()).state_dict()
+    assert "network.features.properties.shear_modulus.linear.weight" in names
+    assert "network.features.properties.li-fraction 2.null" in names
 
 
 def train(parameters, optimizer, steps):

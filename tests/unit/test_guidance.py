@@ -92,7 +92,7 @@ def independent(seeds: list[int]) -> tuple[Independent, Sample]:
     sample = replace(sample, conditions={**sample.conditions, "rings": torch.full((len(seeds),), torch.nan)})
     tables = {"modulus": torch.tensor([20.0, 30.0, 50.0]), "rings": torch.tensor([4.0, 5.0])}
     streams = Streams.of(torch.tensor(seeds), sample.n_atoms)
-    return Independent.of(PairDenoiser(), tables, streams), sample
+    return Independent.of(PairDenoiser(), tables, streams, correlation={"modulus": {"rings": 0.5}}), sample
 
 
 def test_independent_conditions_follow_the_training_set_and_leave_gaps():
@@ -109,11 +109,35 @@ def test_independent_conditions_are_new_at_each_time_and_the_same_at_the_same():
     denoiser, sample = independent([7, 8])
 
     def at(t: float) -> torch.Tensor:
-        return denoiser.shuffled(sample, torch.full((2,), t)).conditions["modulus"]
+        return denoiser.shuffled(sample, torch.full((2,), t, dtype=torch.float64)).conditions["modulus"]
 
     assert torch.equal(at(0.4), at(0.4))
+    assert torch.equal(at(0.4), at(float(torch.tensor(0.4)))), "the rounding of a time to float32 does not matter"
     alone, one = independent([8])
     torch.testing.assert_close(alone.shuffled(one, torch.full((1,), 0.4)).conditions["modulus"], at(0.4)[1:])
-    over_time = torch.stack([at(t) for t in torch.linspace(0.99, 0.01, 201).tolist()])
-    assert float(over_time.double().mean()) == pytest.approx(32.5, abs=0.5)
+    over_time = torch.stack([at(t) for t in torch.linspace(0.99, 0.01, 401).tolist()])
+    assert float(over_time.double().mean()) == pytest.approx(32.5, abs=1.5)
     assert (over_time[1:] - over_time[:-1]).abs().min() > 0
+
+
+def test_independent_conditions_move_apart_and_together_over_time():
+    """Of one system the difference of two quantiles is as random as each of them is."""
+    sample = random_sample([3], width=2, conditions=["a", "b"])
+    tables = dict.fromkeys("ab", torch.tensor([0.0, 1.0]))
+    denoiser = Independent.of(PairDenoiser(), tables, Streams.of(torch.tensor([5]), sample.n_atoms))
+    seen = [denoiser.shuffled(sample, torch.full((1,), t)).conditions for t in torch.linspace(0.99, 0.01, 201).tolist()]
+    difference = torch.cat([torch.remainder(conditions["a"] - conditions["b"], 1.0) for conditions in seen])
+    assert float(difference.std()) == pytest.approx(12**-0.5, abs=0.04)
+
+
+def test_correlations_that_belong_to_no_distribution_are_brought_to_one():
+    sample = random_sample([3] * 400, width=2, conditions=["a", "b", "c"])
+    tables = dict.fromkeys("abc", torch.linspace(0.0, 1.0, 11))
+    impossible = {"a": {"b": 0.9, "c": 0.9}, "b": {"a": 0.9, "c": -0.9}, "c": {"a": 0.9, "b": -0.9}}
+    streams = Streams.of(torch.arange(400), sample.n_atoms)
+    denoiser = Independent.of(PairDenoiser(), tables, streams, correlation=impossible)
+    found = torch.stack(list(denoiser.shuffled(sample, torch.full((400,), 0.5)).conditions.values()))
+    assert torch.isfinite(found).all()
+    assert float(found.std(1).min()) == pytest.approx(12**-0.5, abs=0.03)
+    assert torch.corrcoef(found)[0, 1] > 0.3
+    assert torch.corrcoef(found)[1, 2] < -0.3

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,29 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old"
 
 
+def run_out_of_space(path):
+    path.write_text("half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    message = rf"No space left on device: '{tmp_path}/x'"
+    with pytest.raises(OSError, match=message) as found, storage.replacing(tmp_path / "x") as temporary:
+        run_out_of_space(temporary)
+    assert found.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_made_is_told_by_its_own_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"'{tmp_path}/x'"), storage.replacing(tmp_path / "x"):
+        pass  # no file was written under the temporary name
+
+
+def test_another_file_that_fails_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source"), storage.replacing(tmp_path / "x"):
+        (tmp_path / "source").read_text()
+
+
 def test_foreign_safetensors_have_no_header(tmp_path):
     save_file(TENSORS, tmp_path / "x", metadata={"format": "pt"})
     assert storage.read(tmp_path / "x").header is None
@@ -76,6 +101,30 @@ def test_a_header_that_is_no_json_is_an_error(tmp_path):
     save_file(TENSORS, tmp_path / "x", metadata={"amden": "{"})
     with pytest.raises(ValueError, match="damaged"):
         storage.read(tmp_path / "x")
+
+
+def test_a_header_that_is_no_mapping_is_an_error(tmp_path):
+    save_file(TENSORS, tmp_path / "x", metadata={"amden": "[1, 2]"})
+    with pytest.raises(ValueError, match=r"x: damaged: its header is no mapping but \[1, 2\]"):
+        storage.read(tmp_path / "x")
+
+
+def test_an_entry_of_a_header_has_its_type():
+    header = {"version": True, "amden": ["a"] * 99}
+    with pytest.raises(ValueError, match="x: damaged: the header has no entry 'kind'"):
+        storage.entry(header, "kind", str, source="x")
+    with pytest.raises(ValueError, match="the entry 'version' of the header is True, not a whole number"):
+        storage.entry(header, "version", int, source="x")
+    with pytest.raises(ValueError, match=r"the entry 'amden' of the header is \['a'.{0,50}, not text"):
+        storage.entry(header, "amden", str, source="x")
+
+
+def test_a_layout_that_is_not_known():
+    assert storage.layout({"version": 2}, known=3, source="x") == 2
+    with pytest.raises(ValueError, match=r"x: made by a newer amden \(None\): format 4, this one reads up to 3"):
+        storage.layout({"version": 4}, known=3, source="x")
+    with pytest.raises(ValueError, match="x: damaged: there is no format 0"):
+        storage.layout({"version": 0}, known=3, source="x")
 
 
 def test_a_missing_file_is_named(tmp_path):

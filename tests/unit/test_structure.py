@@ -99,7 +99,10 @@ def test_frozen(batch):
         ("positions", torch.zeros(9, 2), r"`positions` and `species` must be \[atoms, 3\]"),
         ("species", torch.zeros(4, dtype=torch.long), r"got \(9, 3\) and \(4,\)"),
         ("cell", torch.zeros(2, 3, 3), r"`cell` must be \[3, 3, 3\], got \(2, 3, 3\)"),
+        ("positions", torch.tensor(1.0), r"got \(\) and \(9,\)"),
+        ("n_atoms", torch.tensor(9), r"`n_atoms` must be \[systems\], got \(\)"),
         ("properties", {"e": torch.zeros(2)}, "property 'e' has 2 values for 3 systems"),
+        ("properties", {"e": torch.tensor(1.0)}, "property 'e' is one number, not one for each of 3 systems"),
     ],
 )
 def test_shapes_that_do_not_fit(batch, name, wrong, message):
@@ -115,6 +118,12 @@ def test_atoms_that_do_not_add_up(batch):
 def test_nothing_to_concatenate():
     with pytest.raises(ValueError, match="`batches` is empty"):
         concatenate([])
+
+
+def test_a_property_of_two_shapes_is_named(batch):
+    other = replace(batch, properties={"moduli": torch.zeros(3, 4)})
+    with pytest.raises(ValueError, match=r"property 'moduli' has shapes that do not fit together: \[\(2,\), \(4,\)\]"):
+        concatenate([batch, replace(batch, properties={}), other])
 
 
 @pytest.mark.parametrize(

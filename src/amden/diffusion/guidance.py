@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample
 from amden.random import Streams
-from amden.segment import first_atom
+from amden.structure import sent
 
 CONDITION_DRAW: Final = 4 << 32
 """Draw of the random conditions of independent condition guidance."""
 
-_STRIDE: Final = 1618.034
-"""How fast the quantile of a random condition runs with t: steps of any ordinary grid spread evenly over [0, 1)."""
+_TICKS: Final = 2**20
+"""Times nearer to each other than one part in so many have the same random conditions."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,33 @@ class Independent:
     """A denoiser that is asked for random values of the properties asked for, as if for none: independent condition
     guidance (ICG; Sadat et al. 2024, arXiv:2407.02687), for models that never learned to do without a condition.
 
-    Each property of each system is drawn from its distribution in the training set, anew at each time: its quantile is
-    u + 1618.034 t modulo 1, so that one time has one value, however often it is asked for.
+    Values are drawn from the distribution in the training set by a Gaussian copula, anew for each system at each time:
+    normal numbers z ~ N(0, R) with the correlations R of the properties, and of each property its quantile Φ(z). They
+    are a function of the system's seed and the time, so that one time has one value, however often it is asked for.
     """
 
     denoiser: Denoiser
     quantiles: Mapping[str, Float[Tensor, " quantiles"]]
     """Evenly spaced quantiles of each property in the training set."""
-    start: Mapping[str, Float[Tensor, " systems"]]
-    """u of each property, in [0, 1)."""
+    seeds: Int[Tensor, " systems"]
+    factor: Float[Tensor, "properties properties"]
+    """A with A Aᵀ = R, properties in alphabetical order."""
 
     @staticmethod
-    def of(denoiser: Denoiser, quantiles: Mapping[str, Float[Tensor, " quantiles"]], streams: Streams) -> "Independent":
-        """With u from the streams of the systems, which have at least one atom each."""
-        n_atoms = torch.bincount(streams.system)
-        names = sorted(quantiles)
-        u = streams.uniform((max(len(names), 1),), draw=CONDITION_DRAW)[first_atom(n_atoms)]
-        return Independent(denoiser, quantiles, {name: u[:, i] for i, name in enumerate(names)})
+    def of(
+        denoiser: Denoiser,
+        quantiles: Mapping[str, Float[Tensor, " quantiles"]],
+        streams: Streams,
+        *,
+        correlation: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> "Independent":
+        """With the seeds of `streams`, and the `correlation` of each property with others; 0 where none is given.
+
+        Those are coefficients of the values and stand for those of the normal numbers, which are a little larger where
+        values are not normal.
+        """
+        factor = _copula_factor(sorted(quantiles), correlation or {})
+        return Independent(denoiser, quantiles, streams.seeds, sent(factor, streams.seeds.device))
 
     def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
         """Noise predicted for random conditions."""
@@ -72,14 +82,33 @@ class Independent:
 
     def shuffled(self, sample: Sample, t: Float[Tensor, " systems"]) -> Sample:
         """The sample with a random value of each property that it asks for."""
+        tick = torch.round(t * _TICKS).long()  # so that t may be wrong by a rounding
+        streams = Streams(self.seeds, torch.arange(len(t), device=t.device), tick)
+        z = streams.normal((len(self.quantiles),), draw=CONDITION_DRAW)
+        # a sum, as matrix products are rounded differently in batches of different sizes
+        level = torch.special.ndtr((z[:, None] * self.factor).sum(-1))
+        places = dict(zip(sorted(self.quantiles), level.unbind(1), strict=True))
         drawn = {}
         for name, asked in sample.conditions.items():
             table = self.quantiles[name].to(asked)
-            place = torch.remainder(self.start[name].to(asked) + _STRIDE * t.to(asked), 1.0) * (len(table) - 1)
+            place = places[name].to(asked) * (len(table) - 1)
             below = place.long().clamp(max=len(table) - 2)
             value = torch.lerp(table[below], table[below + 1], place - below)
             drawn[name] = torch.where(torch.isnan(asked), asked, value)
         return replace(sample, conditions=drawn)
+
+
+def _copula_factor(
+    names: list[str], correlation: Mapping[str, Mapping[str, float]]
+) -> Float[Tensor, "properties properties"]:
+    """The symmetric root of the correlation matrix, rows of unit length.
+
+    Coefficients measured pair by pair may belong to no distribution: negative eigenvalues count as 0 then.
+    """
+    rows = [[1.0 if a == b else correlation.get(a, {}).get(b, 0.0) for b in names] for a in names]
+    values, vectors = torch.linalg.eigh(torch.tensor(rows, dtype=torch.float64))
+    root = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+    return torch.nn.functional.normalize(root, dim=1).float()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_ESCAPED: Final = "escaped:"
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,32 @@ class PropertyEmbedding(nn.Module):
         return torch.where(missing, self.null, self.norm(self.linear(scaled)))
 
 
+def module_name(name: str) -> str:
+    """The name of a property's module, which weights are stored under: its own, but for names that torch does not take.
+
+    Those have a dot or are attributes of the container. They are escaped, and so is what looks escaped, so that no two
+    properties share a module.
+
+    >>> module_name("shear_modulus"), module_name("band.gap"), module_name("values")
+    ('shear_modulus', 'escaped:band%2Egap', 'escaped:values')
+    """
+    if name and "." not in name and not name.startswith(_ESCAPED) and not hasattr(nn.ModuleDict(), name):
+        return name
+    return _ESCAPED + name.replace("%", "%25").replace(".", "%2E")
+
+
 class NodeFeatures(nn.Module):
     """[t, elements, property embeddings] of each atom (eq. 14), properties in alphabetical order."""
 
     def __init__(self, scales: Mapping[str, PropertyScale], *, element_width: int, property_width: int) -> None:
         super().__init__()
         self.properties = nn.ModuleDict(
-            {name: PropertyEmbedding(scale, width=property_width) for name, scale in sorted(scales.items())}
+            {
+                module_name(name): PropertyEmbedding(scale, width=property_width)
+                for name, scale in sorted(scales.items())
+            }
         )
-        self._sizes = {name: scale.size or 1 for name, scale in scales.items()}
+        self._sizes = {name: scale.size or 1 for name, scale in sorted(scales.items())}
         self.width = 1 + element_width + property_width * len(scales)
 
     def forward(
@@ -72,8 +92,8 @@ class NodeFeatures(nn.Module):
         """Features of each atom; a property without a target counts as missing."""
         missing = torch.full_like(t, torch.nan)[:, None]
         embedded = [
-            embed(conditions.get(name, missing.expand(-1, self._sizes[name])))
-            for name, embed in self.properties.items()
+            embed(conditions.get(name, missing.expand(-1, size)))
+            for (name, size), embed in zip(self._sizes.items(), self.properties.values(), strict=True)
         ]
         per_system = torch.cat([t[:, None], *(e.to(t.dtype) for e in embedded)], 1)
         return torch.cat([per_system[system], elements], 1)
