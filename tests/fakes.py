@@ -1,7 +1,11 @@
 """Stand-ins that tests in several files and other processes import."""
 
+import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import numba
 import torch
 
 from amden.simulate.runs import Runs
@@ -13,9 +17,13 @@ class Fake:
     """A stand-in for the engine: cells that are functions of their seeds, some of which fail."""
 
     name: str = "amden"
-    batch_size: int = 4
+    size: int = 4
+    """Cells it would run together."""
     allowed: int = 10**9
     """Seeds it agrees to run at once."""
+
+    def batch_size(self, protocol):
+        return self.size
 
     def about(self):
         return {"device": "none", "versions": {"amden": "1", "numba": "2", "numpy": "3"}}
@@ -36,3 +44,13 @@ class Fake:
             {"density": torch.tensor([float(seeds[i] % 100) for i in kept])},
         )
         return Runs(structures, tuple(kept), failures)
+
+
+def gpu_of_worker(folder: Path, workers: int) -> tuple[str | None, int]:
+    """What a worker process sees of the GPUs, and its threads; it ends when so many workers have come."""
+    (folder / str(os.getpid())).touch()
+    since = time.monotonic()
+    while len(list(folder.iterdir())) < workers:
+        assert time.monotonic() - since < 120.0
+        time.sleep(0.02)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), numba.get_num_threads()

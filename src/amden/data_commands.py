@@ -1,15 +1,11 @@
 """What the verbs that make and complete datasets do: simulate, merge, properties. See `commands` for the others."""
 
-import multiprocessing
-import os
 import re
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-import numba
+from rich.markup import escape
 
 from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.compositions import counts_of
@@ -26,10 +22,8 @@ from amden.simulate.lammps import LammpsEngine, load_lammps
 from amden.simulate.lammps_input import lammps_deck
 from amden.simulate.oxides import parse_composition
 from amden.simulate.protocol import Protocol
-from amden.simulate.runs import random_start
-
-SCHEDULER_ANSWERS_IN = 20.0
-"""Seconds."""
+from amden.simulate.runs import Device, random_start
+from amden.workers import batch_executor, visible_gpus
 
 
 def run_simulate(
@@ -52,13 +46,17 @@ def run_simulate(
     """Body of `amden simulate`."""
     chosen, part = _protocol(protocol, compositions, like, atoms), _part(shard)
     runner = _engine(engine, calculator, device)
-    cells = cells_of_part(n, part)
-    where = f"{runner.name} on {runner.device}" if isinstance(runner, BuiltIn) else runner.name
+    cells, gpus = cells_of_part(n, part), visible_gpus()
+    if workers is not None and dask is not None:
+        raise ValueError("`--workers` and `--dask` exclude each other: dask brings its own workers")
+    if workers is None:
+        every_gpu = dask is None and device in ("auto", "cuda") and runner == BuiltIn("cuda")
+        workers = max(1, min(len(gpus), len(cells))) if every_gpu else 1
     err.print(
-        f"{protocol} by {where}: {len(cells)} cells of {chosen.size} atoms, "
+        f"{protocol} by {_where(runner, workers, gpus)}: {len(cells)} cells of {chosen.size} atoms, "
         f"{'about ' if chosen.adapts else ''}{chosen.duration:g} ps each, seed {seed}"
     )
-    with _executor(workers, dask) as executor, campaign_bar(chosen, len(cells)) as show:
+    with batch_executor(workers=workers, dask=dask, gpus=gpus) as executor, campaign_bar(chosen, len(cells)) as show:
         done = run_campaign(
             chosen,
             n=n,
@@ -68,6 +66,7 @@ def run_simulate(
             part=part,
             batch_size=batch_size,
             executor=executor,
+            workers=workers,
             progress=show,
         )
     for index, reason in done.failures.items():
@@ -113,8 +112,8 @@ def run_properties(data: Path, names: list[str], *, potential: str | None, devic
     """Body of `amden properties`."""
     if not names:
         raise ValueError(f"nothing to compute: name at least one of {', '.join(f'--{name}' for name in PROPERTIES)}")
-    where = choose_device("auto" if device == "auto" else pick_device(device).type)
-    with progress_bar("structures", "{task.fields[what]}") as bar:
+    where = _simulating(device)
+    with warnings.catch_warnings(record=True) as said, progress_bar("structures", "{task.fields[what]}") as bar:
         task, lines = bar.add_task("measuring", total=None, what=""), Lines()
 
         def show(now: MeasuringProgress) -> None:
@@ -122,6 +121,8 @@ def run_properties(data: Path, names: list[str], *, potential: str | None, devic
             lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
 
         unknown = add_properties(data, names, potential=potential, device=where, progress=show)
+    for warning in said:
+        err.print(f"  [yellow]note:[/] {escape(str(warning.message))}")
     for column, count in unknown.items():
         print(f"{data}: {column}{f', unknown in {count} structures' if count else ''}")
 
@@ -140,6 +141,15 @@ def _protocol(name: str, compositions: Sequence[str], like: Path | None, atoms: 
 def _compositions_of(path: Path) -> list[dict[str, float]]:
     """Atoms of each element in the structures of a file."""
     return [{name: float(n) for name, n in counts.items()} for counts in counts_of(loaded_set(path))]
+
+
+def _where(runner: CampaignEngine, workers: int, gpus: Sequence[str]) -> str:
+    """Engine, device and workers, for people."""
+    place = f"{runner.name} on {runner.device}" if isinstance(runner, BuiltIn) else runner.name
+    if workers > 1:
+        place += f", {workers} workers"
+        place += f" on GPU {', '.join(gpus[:workers])}" if gpus else ""
+    return place
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -161,42 +171,13 @@ def _engine(name: str, calculator: str | None, device: str) -> CampaignEngine:
     if calculator is not None:
         load_calculator(calculator)
         return CalculatorEngine(calculator)
-    return BuiltIn(choose_device("auto" if device == "auto" else pick_device(device).type))
+    return BuiltIn(_simulating(device))
 
 
-@contextmanager
-def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
-    """Local processes, a dask cluster, or nothing: then this process does the work."""
-    if workers is not None and dask is not None:
-        raise ValueError("`--workers` and `--dask` exclude each other: dask brings its own workers")
-    if dask is not None:
-        yield from _dask_executor(dask)
-    elif workers is not None and workers > 1:
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(threads,)) as pool:
-            yield pool
-    else:
-        yield None
-
-
-def _prepare(threads: int) -> None:
-    """A worker process: its share of the threads, and a silent end with Ctrl-C."""
-    numba.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _dask_executor(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError as error:
-        raise ValueError("`--dask` needs dask: pip install 'amden[dask]'") from error
-    try:
-        client = Client(address, timeout=SCHEDULER_ANSWERS_IN)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"`--dask`: no scheduler answers at {address!r}") from error
-    with client:
-        try:
-            yield client.get_executor()
-        except KilledWorker as error:
-            raise OSError("a dask worker died again and again; finished cells are kept") from error
+def _simulating(device: str) -> Device:
+    """Where the engine is to run, which takes the first GPU that it sees."""
+    where = pick_device(device)
+    if where.index:
+        way = f"CUDA_VISIBLE_DEVICES={where.index} amden …"
+        raise ValueError(f"`--device {device}`: simulations take the first GPU they see, here {way}")
+    return choose_device("auto" if device == "auto" else where.type)

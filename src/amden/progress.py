@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from rich.markup import escape
+
 from amden.commands import err, progress_bar
 from amden.simulate.campaign import Progress
 from amden.simulate.protocol import Protocol
@@ -21,8 +23,10 @@ def campaign_bar(protocol: Protocol, total: int, title: str = "simulating") -> I
 
         def show(now: Progress) -> None:
             share = now.steps / protocol.n_steps
-            batch = f"batch of {now.batch}: {100 * share:.0f} %" if now.batch else ""
+            batch = f"{now.batch} under way: {100 * share:.0f} %" if now.batch else ""
             work = now.done + share * now.batch
+            if now.note:
+                err.print(f"  [yellow]note:[/] {escape(now.note)}", highlight=False)
             bar.update(task, completed=round(work), batch=batch)
             lines.say(f"{now.done} of {now.n} cells{', ' if batch else ''}{batch}", work, now.n)
 
@@ -37,7 +41,8 @@ class Lines:
         self._said = time.monotonic()
 
     def say(self, what: str, work: float, total: int) -> None:
-        """A line, if it is time for one, with the time that is left by what was done since the first call."""
+        """A line, if it is time for one, with the time that is left by what was done since the first call, which must
+        have all that was done before."""
         now = time.monotonic()
         since, before = self._start = self._start or (now, work)
         if err.is_terminal or now - self._said < SAY_EVERY:

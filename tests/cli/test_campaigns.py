@@ -1,15 +1,18 @@
 """The verbs that make datasets, as a user calls them; what they refuse, in one line."""
 
 import json
+import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from amden import data_commands, progress
+from amden import data_commands, progress, workers
 from amden.cli import main
 from amden.dataset import load_dataset
 from amden.io import read_structures
 from amden.simulate import catalogue
+from amden.simulate.campaign import Campaign, Progress
 from amden.simulate.stages import Stage
 
 
@@ -81,7 +84,7 @@ def test_parts_that_are_none(fails, tmp_path, text):
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_engines_and_executors_that_are_not_there(fails, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(data_commands, "SCHEDULER_ANSWERS_IN", 0.5)
+    monkeypatch.setattr(workers, "SCHEDULER_ANSWERS_IN", 0.5)
     assert fails(*simulate(tmp_path / "d", *options)) == message
     assert not (tmp_path / "d").exists()
 
@@ -106,6 +109,70 @@ def test_lammps_input(tmp_path, capsys, fails):
 def test_progress_is_told_without_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
     call(*simulate(tmp_path / "d", "--batch-size", 2))
-    lines = capsys.readouterr().err.splitlines()
-    assert "  0 of 4 cells, batch of 2: 100 %, 0 s left" in lines or any("2 of 4 cells" in line for line in lines)
-    assert any("s left" in line for line in lines)
+    _, *lines = capsys.readouterr().err.splitlines()
+    told = [re.fullmatch(r"  (.*?)(, [\d.]+ (?:s|min|h) left)?", line) for line in lines]
+    shares = ["2 under way: 0 %", "2 under way: 50 %", "2 under way: 100 %"]
+    assert [line[1] for line in told] == [
+        "0 of 4 cells",
+        *(f"0 of 4 cells, {share}" for share in shares),
+        "2 of 4 cells",
+        *(f"2 of 4 cells, {share}" for share in shares),
+        "4 of 4 cells",
+    ]
+    assert [line[2] is not None for line in told] == [False] * 2 + [True] * 7
+
+
+def test_the_time_that_is_left_is_told_by_the_work_done_now(tmp_path, capsys, monkeypatch):
+    """Three of four cells were done before; by a clock that is read once a line, a fifth of the last takes a second."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(ticks)))
+    with progress.campaign_bar(catalogue.PROTOCOLS["si-melt"], 4) as show:
+        for steps in (0, 2, 4):
+            show(Progress(4, 3, 0, 1, steps, note="[one]" if steps == 4 else ""))
+    assert capsys.readouterr().err.splitlines() == [
+        "  3 of 4 cells, 1 under way: 0 %",
+        "  3 of 4 cells, 1 under way: 20 %, 4 s left",
+        "  note: [one]",
+        "  3 of 4 cells, 1 under way: 40 %, 3 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "where"),
+    [
+        ([], 2, "amden on cuda, 2 workers on GPU 3, 5"),
+        (["--n", "1"], 1, "amden on cuda"),
+        (["--workers", "1"], 1, "amden on cuda"),
+        (["--workers", "3"], 3, "amden on cuda, 3 workers on GPU 3, 5"),
+        (["--device", "cpu"], 1, "amden on cpu"),
+        (["--device", "cpu", "--workers", "2"], 2, "amden on cpu, 2 workers on GPU 3, 5"),
+        (["--dask", "x"], 1, "amden on cuda"),
+    ],
+)
+def test_one_worker_a_gpu(tmp_path, capsys, monkeypatch, options, workers, where):
+    """Where there are several GPUs and nothing else is asked for."""
+
+    @contextmanager
+    def executor(**given):
+        asked.update(given)
+        yield "the executor"
+
+    def campaign(*_, **given):
+        asked.update(given)
+        return Campaign(tmp_path, 4, {})
+
+    asked = {}
+    monkeypatch.setattr(data_commands, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(data_commands, "choose_device", lambda device: "cpu" if device == "cpu" else "cuda")
+    monkeypatch.setattr(data_commands, "batch_executor", executor)
+    monkeypatch.setattr(data_commands, "run_campaign", campaign)
+    call("simulate", "si-melt", "--n", 4, "--out", tmp_path / "d", *options)
+    assert (asked["workers"], asked["executor"], asked["gpus"]) == (workers, "the executor", ["3", "5"])
+    assert f"si-melt by {where}: " in " ".join(capsys.readouterr().err.split())
+
+
+def test_too_few_atoms_are_refused_at_once(tmp_path, fails):
+    message = fails("simulate", "meg", "--atoms", 180, "--n", 1, "--out", tmp_path / "d")
+    assert message.startswith("`n_atoms` (--atoms) must be at least 181 for bmp-shrm, got 180")
+    assert not (tmp_path / "d").exists()

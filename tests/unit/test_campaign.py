@@ -1,6 +1,8 @@
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +10,12 @@ import torch
 from amden.dataset import load_dataset
 from amden.random import spawn_seeds
 from amden.shard import save_shard
+from amden.simulate import engines, runs
 from amden.simulate.campaign import run_campaign
 from amden.simulate.catalogue import find_protocol
-from amden.simulate.engines import choose_device
-from amden.simulate.runs import run_protocol
+from amden.simulate.engines import BuiltIn, choose_device
+from amden.simulate.folder import CampaignFolder
+from amden.simulate.runs import launch_steps, run_protocol
 from amden.simulate.stages import Stage
 from fakes import Fake
 
@@ -85,6 +89,11 @@ class TestFolder:
         run(tmp_path / "b", 15, batch_size=7)
         assert_same_cells(tmp_path / "a", tmp_path / "b")
 
+    @pytest.mark.parametrize(("workers", "sizes"), [(1, [4, 4, 2]), (3, [4, 4, 2]), (4, [3, 3, 3, 1]), (99, [1] * 10)])
+    def test_every_worker_gets_a_batch(self, tmp_path, workers, sizes):
+        run(tmp_path, 10, workers=workers)
+        assert [len(cells) for cells in CampaignFolder(tmp_path).shards()] == sizes
+
     def test_progress_adds_up(self, tmp_path):
         told = []
         run(tmp_path, 10, progress=told.append)
@@ -101,6 +110,7 @@ class TestFolder:
             ({"protocol": replace(SHORT, density=2.5)}, r"another protocol \(`density` is 2.4, not 2.5\)"),
             ({"n": 0}, "`n` must be positive, got 0"),
             ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
+            ({"workers": 0}, "`workers` must be positive, got 0"),
             ({"engine": Fake("other")}, "holds a campaign of engine amden, not other; choose another folder"),
             ({"part": (3, 2)}, "`part` must be i of m with 1 ≤ i ≤ m, got 3 of 2"),
             ({"engine": None, "device": "tpu"}, "`device` must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
@@ -186,3 +196,93 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     assert choose_device("auto") == "cpu"
     with pytest.raises(ValueError, match="`device` is 'cuda', but there is no GPU or no numba-cuda"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "launch", "cells"), [("si-melt", 5000, 4000), ("sio2", 5000, 4000), ("meg", 1000, 800)]
+)
+def test_what_a_potential_costs_decides_launch_and_batch(monkeypatch, name, launch, cells):
+    card = SimpleNamespace(multi_processor_count=100)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    protocol = find_protocol(name)
+    assert BuiltIn("cuda").batch_size(protocol) == cells
+    assert launch_steps("cuda", protocol.interaction) == launch
+    assert launch_steps("cpu", protocol.interaction) == 500
+    assert BuiltIn("cpu").batch_size(protocol) >= 8
+
+
+class TestGoingOn:
+    @pytest.fixture(autouse=True)
+    def _short_launches(self, monkeypatch):
+        monkeypatch.setattr(runs, "LAUNCH", {"cpu": 20})
+
+    def begun(self, folder, *, stop=4, error=KeyboardInterrupt, **options):
+        """Interrupted when so much was told; with options, gone on with."""
+        told = []
+
+        def show(now):
+            told.append(now)
+            if len(told) == stop:
+                raise error
+
+        with pytest.raises(error):
+            run_campaign(SHORT, n=4, seed=1, out=folder, device="cpu", batch_size=2, progress=show, **options)
+        return told
+
+    def gone_on(self, folder):
+        told = []
+        run_campaign(SHORT, n=4, seed=1, out=folder, device="cpu", batch_size=2, progress=told.append)
+        return told
+
+    def machine(self, monkeypatch, name, numba):
+        monkeypatch.setattr(engines, "processor", lambda: name)
+        monkeypatch.setattr(engines, "versions", lambda **_: {"amden": "1", "numba": numba})
+
+    def test_another_machine_goes_on_and_both_are_told(self, tmp_path, monkeypatch):
+        self.machine(monkeypatch, "A", "2")
+        self.begun(tmp_path / "d")
+        self.machine(monkeypatch, "B", "3")
+        first, *_ = self.gone_on(tmp_path / "d")
+        assert (first.batch, first.steps) == (2, 25)
+        one, other = (CampaignFolder(tmp_path / "d").provenance(cells) for cells in (range(2), range(2, 4)))
+        assert (one["device"], one["versions"]) == ("A + B", {"amden": "1", "numba": "2 + 3"})
+        assert (other["device"], other["versions"]) == ("B", {"amden": "1", "numba": "3"})
+        manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
+        assert [each["device"] for each in manifest["shards"]] == ["A + B", "B"]
+        assert manifest["versions"] == {"amden": "1", "numba": "2, 3"}
+        self.gone_on(tmp_path / "straight")
+        assert_same_cells(tmp_path / "d", tmp_path / "straight")
+
+    def test_another_wording_goes_on_too(self, tmp_path):
+        self.begun(tmp_path)
+        told = []
+        worded = replace(SHORT, doc="new")
+        run_campaign(worded, n=4, seed=1, out=tmp_path, device="cpu", progress=told.append)
+        assert (told[0].batch, told[0].steps) == (2, 25)
+
+    def test_ctrl_c_loses_no_launch_that_was_told(self, tmp_path):
+        told = self.begun(tmp_path, stop=6, save_every=3600.0)
+        again = self.gone_on(tmp_path)
+        assert (again[0].batch, again[0].steps) == (2, told[-1].steps)
+
+    def test_what_was_done_before_counts_from_the_start(self, tmp_path):
+        """So nobody takes it for the speed of the work done now."""
+        self.begun(tmp_path)
+        told = self.gone_on(tmp_path)
+        work = [now.done + now.batch * now.steps / SHORT.n_steps for now in told]
+        assert work[0] == 2 * 25 / 150
+        assert work == sorted(work)
+        assert max(after - before for before, after in pairwise(work)) < 2 * 20.5 / 150
+
+    def test_a_damaged_state_is_told_and_not_written_over(self, tmp_path):
+        self.begun(tmp_path / "d")
+        state = CampaignFolder(tmp_path / "d").state(range(2))
+        damaged = state.read_bytes()[:-1]
+        state.write_bytes(damaged)
+        told = self.gone_on(tmp_path / "d")
+        notes = [now.note for now in told if now.note]
+        assert notes == [f"{state} is truncated or damaged: its cells begin anew, and it is kept as {state.name}.old"]
+        assert (tmp_path / "d" / f"{state.name}.old").read_bytes() == damaged
+        assert (told[0].batch, told[-1].done) == (0, 4)
+        self.gone_on(tmp_path / "straight")
+        assert_same_cells(tmp_path / "d", tmp_path / "straight")

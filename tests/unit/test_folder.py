@@ -14,16 +14,14 @@ from amden.dataset import load_dataset
 from amden.shard import save_shard
 from amden.simulate.campaign import run_campaign
 from amden.simulate.catalogue import find_protocol
-from amden.simulate.folder import CampaignFolder, merge_campaigns
+from amden.simulate.folder import CampaignFolder, joined, merge_campaigns
 from fakes import Fake
 
 MELT = find_protocol("si-melt")
 
 
 def run(folder: Path, **options):
-    return run_campaign(
-        **{"protocol": MELT, "n": 10, "seed": 1, "out": folder, "engine": Fake(batch_size=2), **options}
-    )
+    return run_campaign(**{"protocol": MELT, "n": 10, "seed": 1, "out": folder, "engine": Fake(size=2), **options})
 
 
 def cells(folder: Path) -> list[list[float]]:
@@ -80,7 +78,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(tmp_path, p
     run(tmp_path / "seed", seed=2)
     run(tmp_path / "protocol", protocol=replace(MELT, density=2.5))
     run(tmp_path / "engine", engine=Fake("other"))
-    run(tmp_path / "overlap", part=(1, 2), engine=Fake(batch_size=3))
+    run(tmp_path / "overlap", part=(1, 2), engine=Fake(size=3))
     (tmp_path / "empty").mkdir()
     for name, message in {
         "seed": "seed: holds a campaign of seed 2, not 1",
@@ -105,7 +103,7 @@ def test_shards_of_one_name_must_be_one(tmp_path, parts):
 
 
 def test_cells_that_are_there_twice_are_named(tmp_path, parts):
-    run(tmp_path / "overlap", part=(1, 2), engine=Fake(batch_size=3))
+    run(tmp_path / "overlap", part=(1, 2), engine=Fake(size=3))
     shutil.copy(tmp_path / "overlap" / "cells-0000000-0000003.safetensors", parts[0])
     with pytest.raises(ValueError, match=r"part1: cells 0 to 2 are there twice, in cells-0000000-000000"):
         run(parts[0])
@@ -140,3 +138,30 @@ def test_a_process_leaves_the_files_of_others_alone(tmp_path):
     tmp_path.joinpath(".cells-0000008-0000010.safetensors.1.tmp").touch()
     run(tmp_path, part=(1, 2))
     assert [path.name for path in tmp_path.glob(".*.tmp")] == [".cells-0000008-0000010.safetensors.1.tmp"]
+
+
+@pytest.mark.parametrize("change", [{"part": (2, 2)}, {"part": (1, 2)}, {"n": 5}])
+def test_a_batch_under_way_is_not_cut(tmp_path, change):
+    """Its work would be lost: whoever asks for some of its cells is told."""
+    run(tmp_path, n=2)
+    state = CampaignFolder(tmp_path).state(range(4, 8))
+    state.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cells 4 to 8 are under way as one batch, of which cells . to .* are only a"):
+        run(tmp_path, **change)
+    assert state.exists()
+    assert run(tmp_path, part=(1, 3)).n == 3
+
+
+def test_names_that_are_not_ours_are_left_alone(tmp_path, whole):
+    for name in ("cells-a-b.safetensors", "cells-1-2.safetensors", ".cells-x-y.state", ".cells-a-b.safetensors.1.tmp"):
+        shard = tmp_path / "whole" / "cells-0000000-0000002.safetensors"
+        shutil.copy(shard, tmp_path / "whole" / name)
+    assert CampaignFolder(tmp_path / "whole").shards() == [range(k, k + 2) for k in range(0, 10, 2)]
+    assert run(tmp_path / "whole", engine=Fake(allowed=0)).n == 10
+    assert (tmp_path / "whole" / ".cells-a-b.safetensors.1.tmp").exists()
+
+
+def test_words_of_several_machines():
+    told = [{"device": "a", "n": 1, "versions": {"x": "1"}}, {"device": "b", "n": 1, "versions": {"x": "1", "y": "2"}}]
+    assert joined([told[0], told[1], told[0]]) == {"device": "a + b", "n": 1, "versions": {"x": "1", "y": "2"}}
+    assert joined(told[:1]) == told[0]

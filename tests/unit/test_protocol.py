@@ -6,12 +6,17 @@ import pytest
 from amden.config import from_dict, to_dict
 from amden.simulate import protocol
 from amden.simulate.catalogue import PROTOCOLS, find_protocol, with_counts
+from amden.simulate.folder import origin_of
+from amden.simulate.oxides import neutral_counts, shuffled_grid, with_oxygen
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.protocol import Protocol
+from amden.simulate.protocol import FEWER, Protocol
+from amden.simulate.runs import random_start
 from amden.simulate.stages import Adapted, Evaporation, Quench, Relative, SoftStart, Stage
 
 HOT, TRIAL = Stage(1.0, (2500.0, 2500.0)), Evaporation(1.0, (2500.0, 9000.0), stretch=2.0)
 OWN, QUENCHED = Adapted((Relative(0.75), Relative(0.5)), duration=1.0), Quench("fixed", force_tolerance=0.1)
+
+EARLY = replace(OWN, least_displacement=1.0, until_displaced=True, typical_duration=0.2)
 
 
 def test_the_silicon_protocols_are_those_of_the_measured_facts():
@@ -165,9 +170,7 @@ def test_the_short_one_takes_a_third_of_the_time():
         ((800.0, 300.0), 20.0),
     ]
     assert (melt.least_displacement, melt.until_displaced) == (20.0, True)
-    held = replace(melt, duration=60.0)
-    stages = tuple(held if stage == melt else stage for stage in find_protocol("meg-short").stages)
-    assert 0.25 < replace(find_protocol("meg-short"), stages=stages).n_steps / find_protocol("meg").n_steps < 0.36
+    assert 0.25 < find_protocol("meg-short").n_steps / find_protocol("meg").n_steps < 0.36
 
 
 @pytest.mark.parametrize(
@@ -195,6 +198,10 @@ def test_bad_orders_of_stages(stages, message):
         (OWN, {"duration": None, "rate": 0.0}, "`rate` must be positive, got 0.0"),
         (OWN, {"least_displacement": -1.0}, "`least_displacement` must not be negative, got -1.0"),
         (OWN, {"until_displaced": True}, "`until_displaced` needs a `least_displacement`"),
+        (OWN, {"typical_duration": 0.5}, "`typical_duration` needs `until_displaced` and a `duration`"),
+        (EARLY, {"duration": None, "rate": 5.0}, "`typical_duration` needs `until_displaced` and a `duration`"),
+        (EARLY, {"typical_duration": 1.5}, "`typical_duration` must be positive and at most 1.0 ps, got 1.5"),
+        (EARLY, {"typical_duration": 0.0}, "`typical_duration` must be positive and at most 1.0 ps, got 0.0"),
         (OWN, {"temperature": (Relative(0.1, -500.0), Relative(0.5))}, "`temperature` must be positive"),
         (SoftStart(0.1, (300.0, 300.0), 0.03), {"max_displacement": 0.0}, "`max_displacement` must be positive"),
     ],
@@ -247,3 +254,46 @@ def test_cells_of_just_these_atoms():
 def test_numbers_of_atoms_that_are_none(name, change, message):
     with pytest.raises(ValueError, match=message):
         replace(find_protocol(name), n_atoms=None, **change)
+
+
+def test_stages_that_end_early_are_told_as_they_typically_are():
+    """The melt of `meg-short` is held for 60 ps of its 400, as a rule."""
+    stages = find_protocol("meg-short").stages
+    (melt,) = (stage for stage in stages if isinstance(stage, Adapted) and stage.until_displaced)
+    plain = (replace(stage, typical_duration=None) if stage is melt else stage for stage in stages)
+    whole = replace(find_protocol("meg-short"), stages=tuple(plain))
+    assert whole.duration - find_protocol("meg-short").duration == pytest.approx(340.0)
+    assert whole.n_steps - find_protocol("meg-short").n_steps == 170_000
+    assert melt.segment(4000.0).n_steps == 200_000
+
+
+def test_what_is_only_told_does_not_make_another_campaign():
+    glass = find_protocol("meg-short")
+    assert "typical_duration" not in str(origin_of(glass, 1, "amden"))
+
+
+@pytest.mark.parametrize(
+    ("n_atoms", "compositions", "message"),
+    [
+        (180, "multi-element", "must be at least 181 for bmp-shrm, got 180: a random start of 178 atoms"),
+        (
+            5,
+            "multi-element",
+            "must be at least 181 for bmp-shrm, got 5: a random start of 3 atoms is narrower than 14 Å",
+        ),
+        (176, ({"Si": 1.0, "O": 2.0},), "must be at least 179 for bmp-shrm, got 176: a random start of 177 atoms"),
+        (8, ({"Si": 1.0, "O": 2.0},), r"`n_atoms` \(--atoms\) must be at least 179 for bmp-shrm, got 8"),
+    ],
+)
+def test_cells_that_the_potential_does_not_fit_into(n_atoms, compositions, message):
+    with pytest.raises(ValueError, match=message):
+        replace(find_protocol("meg"), n_atoms=n_atoms, compositions=compositions)
+
+
+def test_the_least_number_of_atoms_is_enough():
+    """Of the grid; 180 would not be, as composition 405 shows; of 181, composition 188 makes the smallest cells."""
+    fractions = with_oxygen(shuffled_grid()[405].cations)
+    assert sum(neutral_counts(fractions, n_atoms=180).values()) == 180 - FEWER
+    glass = replace(find_protocol("meg"), n_atoms=181)
+    assert sum(glass.counts(188).values()) == 181 - FEWER
+    assert random_start(glass, [1], [188]).n_systems == 1

@@ -33,7 +33,10 @@ def simulate(
     ] = None,
     deck: Annotated[bool, typer.Option("--deck", help="Only write LAMMPS input, a folder a cell.")] = False,
     batch_size: Annotated[int | None, typer.Option(help="Cells at a time.  [default: fills the device]", min=1)] = None,
-    workers: Annotated[int | None, typer.Option(help="Batches in so many processes.", min=1)] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Batches in so many processes, which take the GPUs in turn.  [default: one a GPU]", min=1),
+    ] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler that gets the batches.")] = None,
 ) -> None:
     """Simulate melts, quenches and glasses into a dataset."""

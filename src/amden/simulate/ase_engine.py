@@ -45,8 +45,7 @@ class CalculatorEngine:
         """Calculators are told apart by the name of their factory."""
         return f"ase {self.factory}"
 
-    @property
-    def batch_size(self) -> int:
+    def batch_size(self, protocol: Protocol) -> int:
         """Few, so that little is lost when a run is interrupted."""
         return 4
 

@@ -110,7 +110,13 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             evaporation=60.0,
             melt=(
                 Adapted((_UNDER, _MELTED), duration=10.0),
-                Adapted((_MELTED, _MELTED), duration=400.0, until_displaced=True, least_displacement=_FAR),
+                Adapted(
+                    (_MELTED, _MELTED),
+                    duration=400.0,
+                    least_displacement=_FAR,
+                    until_displaced=True,
+                    typical_duration=60.0,
+                ),
             ),
             quench=(
                 Adapted((_MELTED, _SLUGGISH), rate=20.0),

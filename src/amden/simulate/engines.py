@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from amden import __version__
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.protocol import Protocol
-from amden.simulate.runs import LAUNCH, Device, Runs, run_protocol
+from amden.simulate.runs import Device, Runs, run_protocol
 from amden.simulate.snapshot import Keeper
 
 
@@ -30,9 +31,8 @@ class CampaignEngine(typing.Protocol):
         """What cells depend on beside protocol and seed: those of another name do not go into the same folder."""
         ...
 
-    @property
-    def batch_size(self) -> int:
-        """Cells that are best run together."""
+    def batch_size(self, protocol: Protocol) -> int:
+        """Cells of a protocol that are best run together."""
         ...
 
     def about(self) -> Mapping[str, Any]:
@@ -63,18 +63,19 @@ class BuiltIn:
         """The same on every device: cells of the CPU and of CUDA are alike, though not bit for bit."""
         return "amden"
 
-    @property
-    def batch_size(self) -> int:
+    def batch_size(self, protocol: Protocol) -> int:
         """Some tens of seconds of work on the CPU; on CUDA, a block a cell and so many that the last ones to end, which
-        leave multiprocessors idle, are few among them."""
+        leave multiprocessors idle, are few among them. Of a long-ranged potential fewer, as they take longer: a shard
+        is to be done now and then."""
         if self.device == "cpu":
             return 8 * (cpu_count() or 1)
-        return 40 * torch.cuda.get_device_properties(0).multi_processor_count
+        cells = 8 if isinstance(protocol.interaction, LongRanged) else 40
+        return cells * torch.cuda.get_device_properties(0).multi_processor_count
 
     def about(self) -> Mapping[str, Any]:
-        """The processor, and the steps of a launch, which the means depend on in their last bits."""
+        """The processor, and what it computes with."""
         name = torch.cuda.get_device_name(0) if self.device == "cuda" else processor()
-        return {"device": name, "launch": LAUNCH[self.device], "versions": versions(numba=numba.__version__)}
+        return {"device": name, "versions": versions(numba=numba.__version__)}
 
     def run(
         self,

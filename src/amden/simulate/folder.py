@@ -4,7 +4,7 @@
 |---|---|
 | `cells-<first>-<end>.safetensors` | a shard: finished cells, written whole or not at all, telling its own origin |
 | `manifest.json` | the summary for people, made from the shards |
-| `.cells-<first>-<end>.state` | a batch under way (`snapshot`) |
+| `.cells-<first>-<end>.state` | a batch under way (`snapshot`); `.state.old`: one that could not be gone on with |
 | `.lock` | empty; a process locks byte k of it while it may write cell k |
 
 The shards are the truth. They may be moved, copied and linked between folders of the same campaign at will.
@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
@@ -28,6 +28,8 @@ from amden.shard import load_provenance
 from amden.simulate.protocol import Protocol
 
 MANIFEST: Final = "manifest.json"
+AND: Final = " + "
+"""Between the words of several machines."""
 ALL: Final = range(2**62)
 """Every cell there may be."""
 
@@ -45,15 +47,17 @@ class CampaignFolder:
 
     def shards(self) -> list[range]:
         """Cells of each shard, in order."""
-        return self._found("cells-*-*.safetensors")
+        return self._found("cells-*-*.safetensors", self.shard)
 
     def states(self) -> list[range]:
         """Cells of each batch whose state was saved, in order."""
-        return self._found(".cells-*-*.state")
+        return self._found(".cells-*-*.state", self.state)
 
-    def _found(self, pattern: str) -> list[range]:
-        numbers = (re.findall(r"\d+", path.name)[:2] for path in self.path.glob(pattern))
-        return sorted((range(int(first), int(end)) for first, end in numbers), key=lambda cells: cells.start)
+    def _found(self, pattern: str, place: Callable[[range], Path]) -> list[range]:
+        """Cells of the files that lie in their place; what others call theirs is none of ours."""
+        named = ((path, _numbered(path)) for path in self.path.glob(pattern))
+        found = (cells for path, cells in named if cells is not None and place(cells) == path)
+        return sorted(found, key=lambda cells: cells.start)
 
     def shard(self, cells: range) -> Path:
         """The file of these cells."""
@@ -94,6 +98,16 @@ class CampaignFolder:
             gap = range(max(before.stop, cells.start), min(after.start, cells.stop))
             for first in gap[::size]:
                 yield range(first, min(first + size, gap.stop))
+
+    def require_whole(self, cells: range) -> None:
+        """`ValueError` where a batch under way has some of these cells and others."""
+        for state in self.states():
+            if _common(state, cells) and not _within(state, cells):
+                raise ValueError(
+                    f"{self.path}: cells {state.start} to {state.stop} are under way as one batch, of which cells "
+                    f"{cells.start} to {cells.stop} are only a part; go on with the `n` and `part` (--n, --shard) that "
+                    f"it was begun with, or remove {self.state(state).name} to begin it anew"
+                )
 
     def origin(self) -> Mapping[str, Any] | None:
         """Protocol, seed and engine of the campaign in the folder; None where there is none.
@@ -161,8 +175,8 @@ class Claim:
     def tidy(self) -> None:
         """Remove what a kill left behind: half-written files, states of cells that are finished."""
         for path in self.folder.path.glob(".*cells-*-*.tmp"):
-            first, end = map(int, re.findall(r"\d+", path.name)[:2])
-            if _within(range(first, end), self._cells):
+            cells = _numbered(path)
+            if cells is not None and _within(cells, self._cells):
                 path.unlink(missing_ok=True)
         with self._manifest_alone():
             for path in self.folder.path.glob(f".{MANIFEST}.*.tmp"):
@@ -217,7 +231,7 @@ def _summary(folder: CampaignFolder) -> Mapping[str, Any]:
             }
         )
         for name, version in own.get("versions", {}).items():
-            versions.setdefault(name, set()).add(version)
+            versions.setdefault(name, set()).update(version.split(AND))
         properties |= own.get("properties", {})
     return {
         "shards": shards,
@@ -227,9 +241,29 @@ def _summary(folder: CampaignFolder) -> Mapping[str, Any]:
     }
 
 
+def joined(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several machines say of themselves, in one mapping: words that differ stand side by side.
+
+    >>> joined([{"device": "H100", "versions": {"numpy": "2.0"}}, {"device": "H200", "versions": {"numpy": "2.0"}}])
+    {'device': 'H100 + H200', 'versions': {'numpy': '2.0'}}
+    """
+    together = {}
+    for key in dict.fromkeys(key for each in told for key in each):
+        values = [each[key] for each in told if key in each]
+        if all(isinstance(value, Mapping) for value in values):
+            together[key] = joined(values)
+        else:
+            same = all(value == values[0] for value in values)
+            together[key] = values[0] if same else AND.join(dict.fromkeys(map(str, values)))
+    return together
+
+
 def origin_of(protocol: Protocol, seed: int, engine: str) -> Mapping[str, Any]:
     """What the cells of a campaign are a function of, as JSON has it."""
-    return json.loads(json.dumps({"protocol": asdict(protocol), "seed": seed, "engine": engine}))
+    found = asdict(protocol)
+    for stage in found["stages"]:
+        stage.pop("typical_duration", None)  # only told, and unknown to older folders
+    return json.loads(json.dumps({"protocol": found, "seed": seed, "engine": engine}))
 
 
 def require_same(folder: Path, found: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
@@ -290,6 +324,12 @@ def _require_apart(paths: Sequence[Path]) -> None:
             raise ValueError(
                 f"cells {first} to {min(end, other_end)} are in {one} and in {other}: a cell must come once"
             )
+
+
+def _numbered(path: Path) -> range | None:
+    """The cells that a file is named by."""
+    found = re.search(r"cells-(\d+)-(\d+)\.", path.name)
+    return range(int(found[1]), int(found[2])) if found else None
 
 
 def _name(cells: range) -> str:

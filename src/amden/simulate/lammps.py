@@ -32,8 +32,7 @@ class LammpsEngine:
         """Its barostat is another, so its cells are kept apart."""
         return "lammps"
 
-    @property
-    def batch_size(self) -> int:
+    def batch_size(self, protocol: Protocol) -> int:
         """Few, so that little is lost when a run is interrupted."""
         return 4
 

@@ -6,7 +6,8 @@ where to, in `campaign`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isclose
+from itertools import count
+from math import ceil, isclose
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from amden.elements import MASSES, atomic_number
 from amden.random import Streams
 from amden.simulate.oxides import FORMERS, MODIFIERS, neutral_counts, shuffled_grid, with_oxygen
 from amden.simulate.potentials import POTENTIALS, Potential
+from amden.simulate.potentials.pair_sums import image_cutoff
 from amden.simulate.stages import (
     Adapted,
     Dynamics,
@@ -33,6 +35,8 @@ GRID: Final = "multi-element"
 """What `Protocol.compositions` calls those of `oxides.shuffled_grid`."""
 IONS_IN_SPACE: Final = 0.065
 """Atoms an Å³ where ions are put down at random: the fewest of the oxide glasses."""
+FEWER: Final = 2
+"""Atoms that a neutral cell of some composition of the grid is short of those asked for, whatever their number."""
 
 _SIZE_DRAW = 1 << 61
 """The draw of `Streams` that the size of a cell is made of."""
@@ -106,6 +110,26 @@ class Protocol:
             for number, composition in enumerate(self.compositions):
                 self._check_elements(composition)
                 self.counts(number)
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """A random start must be as wide as the engine's neighbour lists need it."""
+        if self.n_atoms is None or isinstance(self.n_atoms, tuple):
+            return
+        width, fewest = 2.0 * image_cutoff(self.interaction), self._fewest(self.n_atoms)
+        least = ceil(IONS_IN_SPACE * width**3)
+        if fewest < least:
+            enough = next(n for n in count(least) if self._fewest(n) >= least)
+            raise ValueError(
+                f"`n_atoms` (--atoms) must be at least {enough} for {self.potential}, got {self.n_atoms}: "
+                f"a random start of {fewest} atoms is narrower than {width:g} Å"
+            )
+
+    def _fewest(self, n_atoms: int) -> int:
+        """Atoms of the smallest cell, where so many are asked for."""
+        if self.compositions is None or self.compositions == GRID:
+            return n_atoms - FEWER
+        return min(sum(neutral_counts(each, n_atoms=n_atoms).values()) for each in self.compositions)
 
     def _check_counts(self) -> None:
         if not isinstance(self.compositions, tuple) or not self.compositions:
@@ -241,7 +265,7 @@ class Protocol:
 
     @property
     def n_steps(self) -> int:
-        """Steps of molecular dynamics in all stages; of a cell that evaporates at `stages.TYPICAL` where it adapts."""
+        """Steps of molecular dynamics in all stages; of a typical cell where it adapts (`stages.typical_segment`)."""
         return sum(typical_segment(stage).n_steps for stage in self.stages if not isinstance(stage, Quench))
 
     @property

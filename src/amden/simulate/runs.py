@@ -14,6 +14,8 @@ from amden.simulate import adaptation
 from amden.simulate.batch import Batch, selected
 from amden.simulate.engine import MDState, run, thermal_state
 from amden.simulate.packing import ion_distances, random_ion_packing, random_packing
+from amden.simulate.potentials import Potential
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.protocol import Protocol
 from amden.simulate.relaxation import relax
 from amden.simulate.snapshot import Keeper, Snapshot
@@ -24,10 +26,15 @@ Device = Literal["cpu", "cuda"]
 
 LAUNCH: Final[Mapping[Device, int]] = {"cpu": 500, "cuda": 5000}
 """Steps of the engine in one go, about a second. Fixed, because the mean temperature is summed launch by launch."""
+FAR: Final = 1000
+"""At most so many of a long-ranged potential, whose steps cost several times as much."""
 SAMPLED: Final = 500
 """At most so many while the pressure is sampled."""
 WATCHED: Final = 1000
 """At most so many while the atoms' ways are followed: 2 ps, in which few of them go 9 Å, half of a cell."""
+
+_ALMOST: Final = 0.99
+"""Of a stage, told while there are cells that are not over when most are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +64,8 @@ def run_protocol(
     """One run of the protocol for each seed; `on_launch` is told the steps done so far and the cells lost.
 
     `numbers` are those of the cells in a campaign, which say their composition where there are many; 0, 1, … when left
-    out. A `keeper` is offered the state after every launch, and asked where to go on. Where cells differ in their
-    steps, those told are `Protocol.n_steps` at the end.
+    out. A `keeper` is offered the state after every launch, before it is told, and asked where to go on; an interrupt
+    (Ctrl-C) makes it keep the newest. Where cells differ in their steps, those told are `Protocol.n_steps` at the end.
 
     >>> from dataclasses import replace
     >>> from amden.simulate.catalogue import find_protocol
@@ -70,19 +77,36 @@ def run_protocol(
     kept = keeper.load() if keeper else None
     batch = Batch.of(kept) if kept else Batch.begun(random_start(protocol, seeds, numbers))
     launches, number, first = (kept.launches, kept.stage, kept.step) if kept else (0, 0, 0)
-    while number < len(protocol.stages) and len(batch):
-        stage, launches = protocol.stages[number], launches + 1
-        if isinstance(stage, Quench):
-            temperature = protocol.temperature_after(number)
-            batch, share = _quenched(protocol, stage, batch, device, temperature=temperature, occasion=launches), 1.0
-        else:
-            batch, first, share = _launched(protocol, number, batch, device, first=first)
-        done = _steps_before(protocol, number) + (0 if isinstance(stage, Quench) else round(share * _steps(stage)))
-        number, first = (number + 1, 0) if share == 1.0 else (number, first)
-        on_launch(done, len(batch.failures))
-        if keeper:
-            keeper.offer(Snapshot(launches, number, first, batch.state, batch.measured, batch.failures))
+    newest = None
+    try:
+        while number < len(protocol.stages) and len(batch):
+            stage, launches = protocol.stages[number], launches + 1
+            if isinstance(stage, Quench):
+                kelvin = protocol.temperature_after(number)
+                batch, share = _quenched(protocol, stage, batch, device, temperature=kelvin, occasion=launches), 1.0
+            else:
+                batch, first, share = _launched(protocol, number, batch, device, first=first)
+            done = _steps_before(protocol, number) + (0 if isinstance(stage, Quench) else round(share * _steps(stage)))
+            number, first = (number + 1, 0) if share == 1.0 else (number, first)
+            newest = Snapshot(launches, number, first, done, batch.state, batch.measured, batch.failures)
+            if keeper:
+                keeper.offer(newest)
+            on_launch(done, len(batch.failures))
+    except KeyboardInterrupt:
+        if keeper and newest:
+            keeper.keep(newest)
+        raise
     return Runs(_frames(protocol, batch), tuple(batch.places.tolist()), batch.failures)
+
+
+def launch_steps(device: Device, potential: Potential) -> int:
+    """Steps of the engine in one go, at most.
+
+    >>> from amden.simulate.potentials import POTENTIALS
+    >>> [launch_steps("cuda", POTENTIALS[name]) for name in ("tersoff-sio", "bmp-shrm")]
+    [5000, 1000]
+    """
+    return min(LAUNCH[device], FAR) if isinstance(potential, LongRanged) else LAUNCH[device]
 
 
 def _steps(stage: Dynamics) -> int:
@@ -102,7 +126,7 @@ def _launched(protocol: Protocol, number: int, batch: Batch, device: Device, *, 
     segment = stage.segment()
     if isinstance(stage, Evaporation) and first == 0:
         batch = adaptation.opened(stage, batch)
-    end = _next_mark(stage, segment.n_steps, first, LAUNCH[device])
+    end = _next_mark(stage, segment.n_steps, first, launch_steps(device, protocol.interaction))
     batch = batch.forgetting() if first <= segment.n_steps // 2 else batch
     state, record = run(
         batch.state, protocol.interaction, segment, device=device, first_step=first, n_steps=end - first
@@ -134,7 +158,8 @@ def _launched_adapted(
     busy = adaptation.busy(batch, segments, first)
     longest = max(own.n_steps for own, wanted in zip(segments, busy, strict=True) if wanted)
     watched = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number:])
-    end = min(first + (min(LAUNCH[device], WATCHED) if watched else LAUNCH[device]), longest)
+    launch = launch_steps(device, protocol.interaction)
+    end = min(first + (min(launch, WATCHED) if watched else launch), longest)
     state, record = run(
         selected(batch.state, busy),
         protocol.interaction,
@@ -150,7 +175,8 @@ def _launched_adapted(
     if stage.until_displaced and len(batch):
         batch = adaptation.ended_early(stage, batch, len(symbols))
     if len(batch) and adaptation.busy(batch, adaptation.own_segments(stage, batch), end).any():
-        return batch, end, end / longest
+        expected = _steps(stage) if stage.until_displaced else longest
+        return batch, end, min(end / expected, _ALMOST)
     if stage.least_displacement > 0.0 and len(batch):
         batch = adaptation.displaced(stage, batch, symbols)
     still = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number + 1 :])

@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isclose
 from typing import Final, Literal
 
@@ -175,6 +175,8 @@ class Adapted:
     stages."""
     until_displaced: bool = False
     """Whether the stage ends as soon as they have."""
+    typical_duration: float | None = None
+    """ps after which most cells end early: what is told of the stage beforehand, which changes no cell."""
     pressure: float | None = 0.0
     """GPa; None: constant volume."""
     timestep: float = 0.002
@@ -195,7 +197,15 @@ class Adapted:
             raise ValueError(f"`least_displacement` must not be negative, got {self.least_displacement}")
         if self.until_displaced and self.least_displacement == 0.0:
             raise ValueError("`until_displaced` needs a `least_displacement`")
+        if self.typical_duration is not None:
+            self._check_typical(self.typical_duration)
         self.segment(TYPICAL)
+
+    def _check_typical(self, typical: float) -> None:
+        if not self.until_displaced or self.duration is None:
+            raise ValueError("`typical_duration` needs `until_displaced` and a `duration`")
+        if not 0.0 < typical <= self.duration:
+            raise ValueError(f"`typical_duration` must be positive and at most {self.duration} ps, got {typical}")
 
     def segment(self, evaporation_temperature: float) -> Segment:
         """The stage as the engine takes it for a cell.
@@ -240,8 +250,12 @@ Dynamics = Stage | SoftStart | Evaporation | Adapted
 
 
 def typical_segment(stage: Dynamics) -> Segment:
-    """Of a cell that evaporates at `TYPICAL`."""
-    return stage.segment(TYPICAL) if isinstance(stage, Adapted) else stage.segment()
+    """Of a cell that evaporates at `TYPICAL` and ends early where most do."""
+    if not isinstance(stage, Adapted):
+        return stage.segment()
+    if stage.typical_duration is None:
+        return stage.segment(TYPICAL)
+    return replace(stage, duration=stage.typical_duration, typical_duration=None).segment(TYPICAL)
 
 
 def check_order(stages: Sequence[Dynamics | Quench]) -> None:
