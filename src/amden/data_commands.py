@@ -2,17 +2,21 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
 from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.compositions import counts_of
 from amden.progress import Lines, campaign_bar
-from amden.properties import PROPERTIES, add_properties
-from amden.properties import Progress as MeasuringProgress
+from amden.properties import PROPERTIES, add_properties, shard_files
+from amden.properties import Progress as Measuring
 from amden.random import spawn_seeds
+from amden.shard import load_shard
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator
 from amden.simulate.campaign import cells_of_part, run_campaign
 from amden.simulate.catalogue import find_protocol, with_glasses
@@ -108,23 +112,48 @@ def run_merge(sources: list[Path], *, out: Path) -> None:
     print(f"{out}: {held - len(failures)} structures, {len(failures)} set aside")
 
 
-def run_properties(data: Path, names: list[str], *, potential: str | None, device: str) -> None:
+def run_properties(
+    data: Path, names: list[str], *, potential: str | None, device: str, workers: int | None = None
+) -> None:
     """Body of `amden properties`."""
     if not names:
         raise ValueError(f"nothing to compute: name at least one of {', '.join(f'--{name}' for name in PROPERTIES)}")
-    where = _simulating(device)
+    where, files, gpus = _simulating(device), shard_files(data), visible_gpus()
+    if workers is None:
+        workers = len(gpus) if where == "cuda" and device in ("auto", "cuda") else 1
+    workers = max(1, min(workers, len(files)))
     with warnings.catch_warnings(record=True) as said, progress_bar("structures", "{task.fields[what]}") as bar:
         task, lines = bar.add_task("measuring", total=None, what=""), Lines()
 
-        def show(now: MeasuringProgress) -> None:
+        def show(now: Measuring) -> None:
             bar.update(task, completed=now.done, total=now.total, what=now.what)
             lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
 
-        unknown = add_properties(data, names, potential=potential, device=where, progress=show)
+        how = {"potential": potential, "device": where}
+        with batch_executor(workers=workers, gpus=gpus) as pool:
+            if pool is None:
+                unknown = add_properties(data, names, **how, progress=show)
+            else:
+                unknown = _measured_by(pool, files, names, how, show)
     for warning in said:
         err.print(f"  [yellow]note:[/] {escape(str(warning.message))}")
     for column, count in unknown.items():
         print(f"{data}: {column}{f', unknown in {count} structures' if count else ''}")
+
+
+def _measured_by(
+    pool: Executor, files: Sequence[Path], names: list[str], how: Mapping[str, Any], show: Callable[[Measuring], None]
+) -> Mapping[str, int]:
+    """`add_properties` for each file by itself, by the workers of a pool."""
+    sizes = {file: len(load_shard(file).structures) for file in files}
+    done, total, unknown = 0, sum(sizes.values()), Counter()
+    show(Measuring(done, total, ""))
+    waiting = {pool.submit(add_properties, file, names, **how): file for file in files}
+    for future in as_completed(waiting):
+        unknown.update(future.result())
+        done += sizes[waiting[future]]
+        show(Measuring(done, total, ""))
+    return unknown
 
 
 def _protocol(name: str, compositions: Sequence[str], like: Path | None, atoms: int | None) -> Protocol:

@@ -215,7 +215,7 @@ def add_properties(
             raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
     if potential is not None and potential not in POTENTIALS:
         raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
-    path, files = Path(path), _files(Path(path))
+    path, files = Path(path), shard_files(path)
     sizes = {file: len(load_shard(file).structures) for file in files}
     folder, done, total = CampaignFolder(files[0].parent), 0, sum(sizes.values())
 
@@ -276,7 +276,12 @@ def at_rest(
     return replace(found, properties={name: values.masked_fill(lost, torch.nan) for name, values in columns.items()})
 
 
-def _files(path: Path) -> list[Path]:
+def shard_files(path: str | Path) -> list[Path]:
+    """The files of a dataset: the shards of a folder, or the one of that name.
+
+    Errors: `FileNotFoundError`; `ValueError` where there are none.
+    """
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     files = [file for file in sorted(path.glob("*.safetensors")) if path.is_dir() and not file.name.startswith(".")]

@@ -1,5 +1,6 @@
 """Glasses of many compositions: the verbs, and that random starts of ions never explode."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -95,7 +96,7 @@ def test_random_starts_of_ions_never_explode(monkeypatch):
 
 
 @pytest.mark.usefixtures("_short")
-def test_cells_follow_the_grid_whoever_runs_them(tmp_path):
+def test_cells_follow_the_grid_whoever_runs_them(tmp_path, capsys):
     arguments = ["simulate", "meg", "--n", "4", "--seed", "3", "--device", "cpu"]
     main([*arguments, "--out", str(tmp_path / "whole"), "--batch-size", "3"])
     main([*arguments, "--out", str(tmp_path / "part"), "--shard", "2/2"])
@@ -105,7 +106,13 @@ def test_cells_follow_the_grid_whoever_runs_them(tmp_path):
     for counts in counts_of(whole):
         assert sum(FORMAL_CHARGES[name] * n for name, n in counts.items()) == 0
 
+    shutil.copytree(tmp_path / "whole", tmp_path / "shared")
     main(["properties", str(tmp_path / "whole"), "--density", "--fractions"])
+    told = capsys.readouterr().out
+    main(["properties", str(tmp_path / "shared"), "--density", "--fractions", "--workers", "2"])
+    assert capsys.readouterr().out.replace("shared", "whole") == told[told.index(f"{tmp_path}/whole: density") :]
+    for name in ("manifest.json", *(path.name for path in (tmp_path / "whole").glob("*.safetensors"))):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     measured = load_dataset(tmp_path / "whole").properties
     for name in ("Li", "O", "K"):
         wanted = [counts[name] / sum(counts.values()) for counts in counts_of(whole)]

@@ -76,12 +76,17 @@ def properties(
         str | None, typer.Option(help="For moduli.  [default: that of the simulation, or one for the elements]")
     ] = None,
     device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Files in so many processes, which take the GPUs in turn.  [default: one a GPU]", min=1),
+    ] = None,
 ) -> None:
     """Add properties to the structures of a dataset, for training and for looking at."""
     from amden.data_commands import run_properties
 
     chosen = {"density": density, "rings": rings, "fractions": fractions, "moduli": moduli, "moduli-vrh": moduli_vrh}
-    run_properties(data, [name for name, wanted in chosen.items() if wanted], potential=potential, device=device)
+    names = [name for name, wanted in chosen.items() if wanted]
+    run_properties(data, names, potential=potential, device=device, workers=workers)
 
 
 def analyze(
