@@ -2,9 +2,9 @@
 
 One evaluation of a shipped model as generation calls it, neighbour search included, of cells of that many atoms (and
 the ghosts of a model that has them) from its prior, and of batches of small cells as large as the largest. A local
-network costs the same an atom whatever the cell: what grows is overhead. Times are the shortest of some, as other work
-on a machine only adds to them. Memory is that of the process at its most, on a GPU as the allocator counts it; so sizes
-go up.
+network costs the same an atom whatever the cell: what grows is overhead. Times are the shortest of some, on a CPU the
+seconds of all its threads, as other work on a machine only adds to them. Memory is that of the process at its most, on
+a GPU as the allocator counts it; so sizes go up.
 """
 
 import argparse
@@ -36,14 +36,14 @@ def evaluation(model: Model, device: torch.device, *, atoms: int, n: int, repeat
     t = sample.positions.new_full((n,), 0.3)
     if gpu:
         torch.cuda.reset_peak_memory_stats()
-    times = []
+    times, clock = [], time.perf_counter if gpu else time.process_time
     with torch.no_grad(), run.precision():
         for _ in range(repeats + 1):
-            began = time.perf_counter()
+            began = clock()
             run(sample, t)
             if gpu:
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     kib = torch.cuda.max_memory_allocated() / 1024 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return min(times[1:]), len(sample.positions), kib / 2**20
 

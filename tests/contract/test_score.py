@@ -6,18 +6,20 @@ import pytest
 import torch
 
 from amden.diffusion.vocabulary import Vocabulary
+from amden.nn import score as score_module
 from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
+from amden.nn.energy import EnergyModel
 from amden.nn.score import ScoreConfig, ScoreModel
 from amden.testing import check_denoiser, random_sample
 
 SMALL = EGNNConfig(layers=2, hidden=16, channels=4, cutoff=4.0, n_norm=10.0)
 
 
-def scrambled(config: ScoreConfig, seed: int = 0) -> ScoreModel:
+def scrambled(config: ScoreConfig, seed: int = 0, kind: type[ScoreModel] = ScoreModel) -> ScoreModel:
     """A model none of whose weights is zero or small, so that no path is switched off."""
     torch.manual_seed(seed)
-    model = ScoreModel(config).double()
+    model = kind(config).double()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
     return model.requires_grad_(False)
@@ -95,3 +97,19 @@ def test_bad_configuration():
         EGNNConfig(embedding_range=0.0)
     with pytest.raises(ValueError, match="`std` of a property must be positive"):
         PropertyScale(1.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", [ScoreModel, EnergyModel])
+def test_a_processor_may_take_the_atoms_in_another_order(monkeypatch, kind):
+    """Those of a neighbourhood together; what is said of each stays the same."""
+    sample = random_sample([7, 60], width=2)
+    model = scrambled(ScoreConfig(Vocabulary((8, 14)), egnn=SMALL, energy=kind is EnergyModel), kind=kind)
+    t = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    plain, seen = model(sample, t, chunk=8), []
+    monkeypatch.setattr(score_module, "SORTED_FROM", 1)
+    model.network.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    found = model(sample, t, chunk=8)
+    assert not torch.equal(seen[0], sample.positions)
+    assert torch.equal(seen[0].sort(0).values, sample.positions.sort(0).values)
+    torch.testing.assert_close(found.positions, plain.positions, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.elements, plain.elements, rtol=1e-9, atol=1e-9)

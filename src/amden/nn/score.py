@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from amden import cell as lattice
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
@@ -38,6 +39,11 @@ class ScoreConfig:
     """Whether the noise is the gradient of a noise energy (`amden.nn.energy`) or predicted as it is."""
     ghost_density: float | None = None
     """Number density in atoms/Å³ up to which ghosts fill a system; None without ghosts."""
+
+
+SORTED_FROM: Final = 4096
+"""Atoms from which on a processor is given those of a neighbourhood together: what it gathers for one atom is then in
+the cache for the next. 20,000 atoms in one cell take 0.6 of the time."""
 
 
 class Room(NamedTuple):
@@ -135,6 +141,9 @@ class ScoreModel(nn.Module):
             )
         conditions = {name: sample.conditions[name] for name in self.config.properties if name in sample.conditions}
         seen = (t, sample.positions, sample.elements, conditions, sample.system, neighbors.target, neighbors.offset)
+        if chunk is not None and room is None and len(sample.positions) >= SORTED_FROM:
+            order = _nearby(sample, self.config.egnn.cutoff)
+            return _put_back(self.network(*_ordered(*seen, order=order), chunk), order)
         if room is None:
             return self.network(*seen, chunk)
         found = self.network(*_padded(*seen, room=room, cutoff=self.config.egnn.cutoff), chunk)
@@ -146,6 +155,37 @@ class ScoreModel(nn.Module):
             plan = neighbor_plan(sample.cell, sample.n_atoms, cutoff=self.config.egnn.cutoff)
             known = self._plan = (sample.cell, sample.n_atoms, plan)
         return known[2]
+
+
+def _nearby(sample: Sample, cutoff: float) -> Int[Tensor, " atoms"]:
+    """An order of the atoms in which those of a box about as wide as the cutoff come together, system by system."""
+    n = max(int((float(torch.linalg.det(sample.cell).abs().max()) ** (1 / 3)) / cutoff), 1)
+    place = torch.remainder(lattice.fractional(sample.positions.detach(), sample.cell[sample.system]), 1.0)
+    box = (place * n).long().clamp(max=n - 1)
+    return (((sample.system * n + box[:, 0]) * n + box[:, 1]) * n + box[:, 2]).argsort(stable=True)
+
+
+def _ordered(
+    t: Tensor,
+    positions: Tensor,
+    elements: Tensor,
+    conditions: Mapping[str, Tensor],
+    system: Tensor,
+    target: Tensor,
+    offset: Tensor,
+    *,
+    order: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]:
+    """The network's inputs with the atoms in another order; neighbours of an atom keep theirs."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    own = positions[order], elements[order]
+    return t, *own, conditions, system[order], place[target[order]], offset[order]
+
+
+def _put_back(found: tuple[Tensor, ...], order: Tensor) -> tuple[Tensor, ...]:
+    """What the network says of atoms in that order, in their own order."""
+    return tuple(torch.empty_like(values).index_copy(0, order, values) for values in found)
 
 
 def _padded(
