@@ -16,10 +16,13 @@ from amden.structure import Structures, concatenate
 SLOPES: Final = (0.3, 3.0)
 """Change of the measured mean with what is asked for is taken to lie in this range."""
 
+PRIOR: Final = 1 / 80
+"""Spread of what is taken as seen before the first round, in parts of what may be asked for."""
+
 
 @dataclass(frozen=True)
 class Goal:
-    """What a property is to be."""
+    """What a property is to be; the tolerance judges what came, and has no say in what is asked for."""
 
     target: float
     tolerance: float
@@ -67,7 +70,8 @@ def next_request(goals: Mapping[str, Goal], done: Sequence[Round]) -> dict[str, 
     """What to ask for so that the mean of what comes out is the target, for each property by itself.
 
     The first round asks for the target. Then measured = a + b asked is fitted to all structures by least squares, b
-    held near 1 as if structures that differ by a tolerance in both had been seen, and solved for the target.
+    held near 1 as if as many structures that differ in both by the same (`PRIOR`) had been seen, and solved for the
+    target.
 
     >>> goal = Goal(36.0, 2.0, reach=(10.0, 50.0))
     >>> next_request({"shear_modulus": goal}, [])
@@ -80,7 +84,7 @@ def _request(goal: Goal, asked: Float[np.ndarray, " structures"], measured: Floa
     wanted = goal.target
     if len(measured):
         x, y = asked - asked.mean(), measured - measured.mean()
-        weight = len(measured) * goal.tolerance**2
+        weight = len(measured) * (PRIOR * (goal.reach[1] - goal.reach[0])) ** 2
         slope = float(np.clip((x @ y + weight) / (x @ x + weight), *SLOPES))
         wanted = float(asked.mean() + (goal.target - measured.mean()) / slope)
     return float(np.clip(wanted, *goal.reach))

@@ -21,9 +21,10 @@ from amden.report import About
 from amden.report import write as write_report
 from amden.report.about import source, versions
 from amden.requench_commands import FAILURE
+from amden.request import Request
 from amden.storage import replacing
 from amden.structure import Structures
-from amden.targets import PROPERTY_UNITS
+from amden.targets import PROPERTY_UNITS, balance
 
 
 def write_designs(
@@ -31,19 +32,21 @@ def write_designs(
     done: Sequence[Round],
     out: Path,
     *,
+    wish: Request,
     n: int,
     known: Structures | None,
     anew: Callable[[Structures], tuple[Structures, list[str]]] | None,
     overwrite: bool,
 ) -> int:
     """Write up to `n` structures that meet the targets, or if none does the closest, and return how many meet them;
-    beside them how new they are, compared with `known`, and what `anew` finds of their compositions."""
+    beside them how new they are, compared with `known`, and what `anew` finds of their compositions. Composition and
+    charge are told as of `wish`."""
     places = kept(goals, done)[:n]
     met = len(places)
     if not places:
         places = _closest(goals, done, n)
     best = _described(goals, done, places, known)
-    texts = dict[str, list[str]]()
+    texts = {"meets": ["yes" if off <= 1.0 else "no" for off in best.properties["off_by_tolerances"].tolist()]}
     if anew is not None:
         best, texts[FAILURE] = anew(best)
     write_structures(out / "designs.extxyz", best, overwrite=overwrite)
@@ -52,6 +55,8 @@ def write_designs(
     _write_table(out / "designs.csv", best, texts)
     _write_rounds(out / "rounds.csv", goals, done)
     Console(file=sys.stdout).print(_table(goals, best, met, texts.get("oxides")))
+    for line in balance(best, wish):
+        print(line)
     shown = (*goals, *(f"target_{name}" for name in goals), *(REQUENCHED + name for name in goals))
     parity = replace(best, properties={k: v for k, v in best.properties.items() if k in shown})
     for each in parities(parity) if anew is not None else ():

@@ -21,6 +21,8 @@ from amden.structure import Structures
 _ARRAYS = ("positions", "species", "cell", "n_atoms")
 _PROPERTY = "property."
 _RECORD = ("t", "energy", "probability", "step")
+_SHORT = 40
+"""Characters of a value that errors show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class BatchState:
 class Parts:
     """A hidden folder beside the output, with one file a batch; bits are kept as they are.
 
-    Batches of another `request` (model, seed, cells, settings: any JSON mapping) are not ours and are removed.
+    Batches of another `request` (model, seed, cells, settings: any JSON mapping) are not ours, and are refused.
 
     >>> import torch
     >>> from tempfile import TemporaryDirectory
@@ -67,9 +69,7 @@ class Parts:
     >>> with TemporaryDirectory() as folder:
     ...     Parts(Path(folder) / "glass.extxyz", {"seed": 1}).save(4, atom)
     ...     sorted(Parts(Path(folder) / "glass.extxyz", {"seed": 1}).load())
-    ...     sorted(Parts(Path(folder) / "glass.extxyz", {"seed": 2}).load())
     [4]
-    []
     """
 
     def __init__(self, out: Path, request: Mapping[str, Any]) -> None:
@@ -88,18 +88,12 @@ class Parts:
         storage.write(self._state(first), state.tensors(), {"request": self._request})
 
     def load_state(self, first: int) -> BatchState | None:
-        """The state of a batch on its way, if one was kept; of another request it is removed.
+        """The state of a batch on its way, if one was kept.
 
-        Errors: `ValueError` for a file that is damaged.
+        Errors: `ValueError` for a file that is damaged, or of another request.
         """
         path = self._state(first)
-        if not path.exists():
-            return None
-        stored = _read(path)
-        if (stored.header or {}).get("request") == self._request:
-            return BatchState.of(stored.tensors)
-        path.unlink()
-        return None
+        return BatchState.of(self._own(path).tensors) if path.exists() else None
 
     def forget_state(self, first: int) -> None:
         """Begin a batch anew."""
@@ -111,18 +105,31 @@ class Parts:
     def load(self) -> dict[int, Structures]:
         """The batches kept, by the number of their first structure.
 
-        Errors: `ValueError` for a file that is damaged.
+        Errors: `ValueError` for a file that is damaged, or of another request, be it a state.
         """
+        for path in self.folder.glob("*.state"):
+            self._own(path)
         kept = {}
         for path in self.folder.glob("*.safetensors"):
-            stored = _read(path)
-            if (stored.header or {}).get("request") == self._request:
-                positions, species, cell, n_atoms = (stored.tensors[name] for name in _ARRAYS)
-                told = {k.removeprefix(_PROPERTY): v for k, v in stored.tensors.items() if k.startswith(_PROPERTY)}
-                kept[int(path.stem)] = Structures(positions, species, cell, n_atoms, told)
-            else:
-                path.unlink()
+            tensors = self._own(path).tensors
+            positions, species, cell, n_atoms = (tensors[name] for name in _ARRAYS)
+            told = {k.removeprefix(_PROPERTY): v for k, v in tensors.items() if k.startswith(_PROPERTY)}
+            kept[int(path.stem)] = Structures(positions, species, cell, n_atoms, told)
         return kept
+
+    @property
+    def n_kept(self) -> int:
+        """Structures in the batches that `load` brings back."""
+        return sum(map(len, self.load().values()))
+
+    def _own(self, path: Path) -> storage.Stored:
+        stored = _read(path)
+        other = (stored.header or {}).get("request") or {}
+        if other != self._request:
+            what = ", ".join(differences(other, self._request))
+            way = "repeat that one, remove the folder, or choose another `--out`"
+            raise ValueError(f"{self.folder} holds unfinished work of another command ({what}): {way}")
+        return stored
 
     def remove(self) -> None:
         """Forget the batches: the output is written."""
@@ -148,6 +155,27 @@ class StateKeeper:
         """Begin the batch anew."""
         if self._parts is not None:
             self._parts.forget_state(self._first)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not the same in two JSON mappings, with the values where they are short.
+
+    >>> differences({"seed": 1, "asked": {"targets": {}}}, {"seed": 2, "asked": {"targets": {"x": 1}}})
+    ['targets x was none, is 1', 'seed was 1, is 2']
+    """
+    found = []
+    for key in sorted({*before, *now}):
+        one, other = before.get(key), now.get(key)
+        if one == other:
+            continue
+        if isinstance(one or other, Mapping) and isinstance(one or {}, Mapping) and isinstance(other or {}, Mapping):
+            within = differences(one or {}, other or {})
+            found += within if key == "asked" else [f"{key} {each}" for each in within]
+        else:
+            texts = ["none" if value is None else str(value) for value in (one, other)]
+            short = max(map(len, texts)) <= _SHORT
+            found.append(f"{key} was {texts[0]}, is {texts[1]}" if short else f"other {key}")
+    return found
 
 
 def _read(path: Path) -> storage.Stored:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from amden.diffusion.composition import Constraint, formal_charges, log_probabilities
+from amden.diffusion.composition import Constraint, Neutral, log_probabilities
 from amden.diffusion.denoiser import Denoiser, Sample
 from amden.diffusion.guidance import Guided, Independent, Unconditional
 from amden.diffusion.hmc import HMCConfig
@@ -25,8 +25,8 @@ RESTART: Final = 0.4
 """Time from which unbalanced samples are denoised again, as in the paper."""
 
 CHANGED, CHARGE_ERROR = "changed_atoms", "charge_error"
-"""Properties of what was generated: atoms whose element the composition changed, and the absolute formal charge in e an
-atom before that."""
+"""Properties of what was generated: atoms whose element the composition changed, and, where the elements have formal
+charges of both signs, the absolute charge in e an atom before that."""
 
 Kind = Literal["null", "model", "icg"]
 
@@ -82,8 +82,13 @@ class Request:
             if vectors:
                 raise ValueError(f"no distribution is known of {vectors[0]!r}: use the guidance `null`")
         if refine is not None and (self.lean_below > 0 or self.restarts):
-            raise ValueError("where samples are relaxed while denoising, the composition is met at the end only")
-        if self.composition is not None and config.vocabulary.width:
+            given = (
+                "`--lean`" if not self.restarts else "`--restarts`" if not self.lean_below else "`--lean`, `--restarts`"
+            )
+            raise ValueError(
+                f"{given}: not while samples are relaxed, as some models are by default; add `--plain` or leave it out"
+            )
+        if self.composition is not None:
             for n in n_atoms.unique().tolist():
                 self.composition.require(n, config.vocabulary)
 
@@ -143,11 +148,10 @@ def finished(sample: Sample, request: Request, vocabulary: Vocabulary) -> Struct
     asked for and changed as properties."""
     likely, system = vocabulary.decode(sample.elements).cpu(), sample.system.cpu()
     species, told = likely, {f"target_{name}": v.cpu().double() for name, v in sample.conditions.items()}
-    charges = formal_charges(vocabulary)
-    n = len(sample)
-    if vocabulary.width and charges is not None:
+    balance, n = Neutral.of(vocabulary), len(sample)
+    if balance is not None:
         each = torch.zeros(max(vocabulary.classes) + 1, dtype=torch.float64)
-        for z, q in charges.items():
+        for z, q in balance.charges.items():
             each[z] = q
         total = torch.zeros(n, dtype=torch.float64).index_add(0, system, each[likely])
         real = torch.zeros(n, dtype=torch.float64).index_add(0, system, (likely > 0).double())

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
+from math import gcd, lcm
 from typing import Final
 
 import numpy as np
@@ -14,10 +16,12 @@ from amden.analysis.observables import UNITS
 from amden.compositions import counts_of, formal_charge
 from amden.diffusion.composition import Constraint, Formula, Neutral
 from amden.diffusion.vocabulary import Vocabulary
-from amden.elements import atomic_number
+from amden.elements import FORMAL_CHARGES, atomic_number, symbol
 from amden.model import Model
 from amden.nn.embedding import PropertyScale
+from amden.properties import property_of
 from amden.request import CHANGED, CHARGE_ERROR, Guidance, Kind, Request
+from amden.simulate.oxides import check_counts, formula_counts, read_terms
 from amden.structure import Structures
 from amden.units import converted
 
@@ -57,8 +61,12 @@ def property_span(name: str, scale: PropertyScale) -> str:
     return f"{scale.quantiles[0]:.4g} to {scale.quantiles[-1]:.4g}{unit}"
 
 
-def read_targets(texts: Sequence[str], known: Mapping[str, PropertyScale], *, extrapolate: bool = False) -> Targets:
+def read_targets(
+    texts: Sequence[str], known: Mapping[str, PropertyScale], *, extrapolate: bool = False, option: str = "--target"
+) -> Targets:
     """Targets such as `shear_modulus=36 GPa`; a number without a unit is in that of the training data.
+
+    `option` is what errors call them.
 
     Values outside the range of the training set, or at odds with each other by what is usual there, are refused unless
     `extrapolate` is set; then, and where they are merely rare, they come with a note.
@@ -69,9 +77,9 @@ def read_targets(texts: Sequence[str], known: Mapping[str, PropertyScale], *, ex
     values: dict[str, float] = {}
     notes: list[str] = []
     for text in texts:
-        name, value = _target(text, known)
+        name, value = _target(text, known, option)
         if name in values:
-            raise ValueError(f"`--target {name}` comes twice: {values[name]:g} and {value:g}")
+            raise ValueError(f"`{option} {name}` comes twice: {values[name]:g} and {value:g}")
         values[name] = value
         notes += _outside(name, value, known[name], extrapolate)
     notes += _at_odds(values, known, extrapolate)
@@ -90,7 +98,7 @@ def read_request(
     lean: float = 0.0,
     restarts: int = 0,
 ) -> tuple[Request, tuple[str, ...]]:
-    """The request that these options make, and what is unusual about it.
+    """The request that these options make, and what is unusual about it, which is to be told before generating.
 
     Errors: `ValueError` as of `read_targets` and `read_composition`, and for options that go with others only.
     """
@@ -105,7 +113,8 @@ def read_request(
     wanted = read_composition(composition, model.denoiser.config.vocabulary)
     if wanted is None and (lean or restarts):
         raise ValueError("`--lean` and `--restarts` need a composition to keep to")
-    return Request(read.values, chosen, wanted, lean_below=lean, restarts=restarts), read.notes
+    notes = (*read.notes, *composition_notes(wanted, model.denoiser.config.vocabulary))
+    return Request(read.values, chosen, wanted, lean_below=lean, restarts=restarts), notes
 
 
 def box_density(request: Request, density: float | None) -> float | None:
@@ -120,9 +129,13 @@ def box_density(request: Request, density: float | None) -> float | None:
 
 
 def read_composition(text: str | None, vocabulary: Vocabulary) -> Constraint | None:
-    """`SiO2`, `Si:1 O:2`, `neutral` or `free`; nothing is neutral where the elements have formal charges of both signs.
+    """`SiO2`, atoms `Si:1 O:2`, moles `SiO2:60 Li2O:40`, `neutral` or `free`; nothing is neutral where the elements
+    have formal charges of both signs.
 
     Errors: `ValueError` for a text that is none of these, or elements without charges for `neutral`.
+
+    >>> str(read_composition("SiO2:60 Li2O:40", Vocabulary((3, 8, 14))))
+    'Si3O8Li4'
     """
     if text is None or text == "neutral":
         found = Neutral.of(vocabulary)
@@ -131,14 +144,30 @@ def read_composition(text: str | None, vocabulary: Vocabulary) -> Constraint | N
         return found
     if text == "free":
         return None
-    parts = _ratio(text) if ":" in text else _formula(text)
-    return Formula({atomic_number(symbol): n for symbol, n in parts.items()})
+    parts = _mixture(text) if set(text) & set(":=") else _formula(text)
+    return Formula({atomic_number(name): n for name, n in parts.items()})
 
 
-def _target(text: str, known: Mapping[str, PropertyScale]) -> tuple[str, float]:
+def composition_notes(wanted: Constraint | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """What is unusual about a composition of elements that the model knows: some left out, charges out of balance.
+
+    >>> composition_notes(read_composition("Si2O3", Vocabulary((8, 14))), Vocabulary((8, 14)))
+    ('Si2O3 is not neutral: its formal charges sum to +2 e',)
+    """
+    if not isinstance(wanted, Formula) or not wanted.parts.keys() <= set(vocabulary.species):
+        return ()
+    missing = [symbol(z) for z in vocabulary.species if z not in wanted.parts]
+    charge = sum(n * FORMAL_CHARGES.get(symbol(z), 0) for z, n in wanted.parts.items())
+    notes = [f"{wanted} leaves out {', '.join(missing)}, which the model knows"] if missing else []
+    if charge and Neutral.of(vocabulary) is not None:
+        notes.append(f"{wanted} is not neutral: its formal charges sum to {charge:+d} e")
+    return tuple(notes)
+
+
+def _target(text: str, known: Mapping[str, PropertyScale], option: str) -> tuple[str, float]:
     name, equals, right = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise ValueError(f"`--target` must look like 'shear_modulus=36 GPa', got {text!r}")
+        raise ValueError(f"`{option}` must look like 'shear_modulus=36 GPa', got {text!r}")
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -148,7 +177,7 @@ def _target(text: str, known: Mapping[str, PropertyScale]) -> tuple[str, float]:
         raise ValueError(f"{name!r} is a vector of {known[name].size} numbers: targets of it are set from Python")
     match = _NUMBER.match(right)
     if match is None:
-        raise ValueError(f"`--target {name}` needs a number and a unit, got {right!r}")
+        raise ValueError(f"`{option} {name}` needs a number, with or without a unit, got {right!r}")
     value, unit = float(match[1]), match[2]
     if unit and name not in PROPERTY_UNITS:
         raise ValueError(f"the unit of {name!r} is not known to amden: give the number as in the training data")
@@ -196,17 +225,19 @@ def _at_odds(values: Mapping[str, float], known: Mapping[str, PropertyScale], ex
     return [text]
 
 
-def _ratio(text: str) -> dict[str, int]:
-    parts: dict[str, int] = {}
-    for part in text.replace(",", " ").split():
-        symbol, _, n = part.partition(":")
-        if not n.isdecimal() or symbol in parts:
-            raise ValueError(f"a composition must look like 'Si:1 O:2', each element once, got {text!r}")
-        parts[symbol] = int(n)
-    return parts
+def _mixture(text: str) -> dict[str, int]:
+    """The smallest whole numbers of atoms in these amounts of oxides or elements."""
+    amounts: dict[str, Fraction] = {}
+    for formula, amount in read_terms(text):
+        for name, n in formula_counts(formula).items():
+            amounts[name] = amounts.get(name, Fraction()) + n * amount
+    whole = lcm(*(amount.denominator for amount in amounts.values()))
+    counts = {name: int(whole * amount) for name, amount in amounts.items()}
+    return {name: n // gcd(*counts.values()) for name, n in counts.items()}
 
 
 def _formula(text: str) -> dict[str, int]:
+    check_counts(text)
     try:
         parts = ParsedFormula(text).count()
     except ValueError:
@@ -217,19 +248,38 @@ def _formula(text: str) -> dict[str, int]:
 
 
 def outcome(made: Structures, request: Request) -> Iterator[str]:
+    """What became of composition, charge and targets, in lines for the terminal."""
+    yield from balance(made, request)
+    if len(made) and request.targets:
+        each = (
+            f"{name} = {v:g} {PROPERTY_UNITS.get(name, '')}".rstrip() if isinstance(v, float) else f"{name} of each"
+            for name, v in request.targets.items()
+        )
+        yield f"asked for {', '.join(each)}; density {float(made.density.mean()):.3f} g/cm³"
+        for name in request.targets:
+            if name != "density" and name not in made.properties:
+                yield f"{name}: not measured{_way(name)}"
+
+
+def balance(made: Structures, request: Request) -> Iterator[str]:
     """What became of composition and charge, in lines for the terminal."""
     if CHARGE_ERROR in made.properties:
         error = made.properties[CHARGE_ERROR]
-        neutral, after = int((error == 0).sum()), sum(formal_charge(counts) == 0 for counts in counts_of(made))
-        yield f"charge error before balancing: {float(error.mean()):.4f} e an atom, {neutral} of {len(made)} neutral"
+        neutral, when = int((error == 0).sum()), " before balancing" if CHANGED in made.properties else ""
+        yield f"charge error{when}: {float(error.mean()):.4f} e an atom, {neutral} of {len(made)} neutral"
+    if CHARGE_ERROR in made.properties and CHANGED in made.properties:
+        after = sum(formal_charge(counts) == 0 for counts in counts_of(made))
         yield f"after: {after} of {len(made)} exactly neutral"
     if CHANGED in made.properties:
         changed = made.properties[CHANGED]
         amount = f"{float(changed.mean()):.3g} atoms a structure, at most {int(changed.max())}"
         yield f"elements changed to be {request.composition}: {amount}"
-    if len(made) and request.targets:
-        each = (f"{name} = {v:g}" if isinstance(v, float) else f"{name} of each" for name, v in request.targets.items())
-        yield f"asked for {', '.join(each)}; density {float(made.density.mean()):.3f} g/cm³"
+
+
+def _way(name: str) -> str:
+    """How a property of what was generated comes to be measured."""
+    found = property_of(name)
+    return f"; `amden properties FILE --{found} --out OTHER` measures it" if found else " by amden"
 
 
 def model_table(name: str, model: Model) -> Table:

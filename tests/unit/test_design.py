@@ -83,6 +83,14 @@ def test_two_goals_must_both_be_met():
     assert kept(goals, [Round({"modulus": 36.0, "rings": 5.0}, one)]) == [(0, 0)]
 
 
+def test_what_is_asked_for_does_not_depend_on_the_tolerance():
+    """So rounds serve another tolerance too."""
+    wide = {"modulus": Goal(36.0, 5.0, reach=(10.0, 60.0))}
+    done = design(GOAL, n=10**6, rounds=4, make=Biased(5.0, 0.8, spread=1.0))
+    assert next_request(GOAL, done) == next_request(wide, done)
+    assert len(kept(wide, done)) > len(kept(GOAL, done))
+
+
 def test_a_tolerance_of_nothing():
     with pytest.raises(ValueError, match="must be positive"):
         Goal(36.0, 0.0, (0.0, 1.0))

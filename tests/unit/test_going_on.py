@@ -11,7 +11,7 @@ from amden.diffusion.hmc import HMCConfig
 from amden.diffusion.langevin import LangevinConfig
 from amden.generation import generate
 from amden.model import denoiser_of
-from amden.parts import Parts
+from amden.parts import Parts, differences
 from amden.refinement import evaluations
 
 LANGEVIN = LangevinConfig(n_steps=2, t_min=0.1, t_max=0.6)
@@ -81,12 +81,32 @@ def test_a_second_interruption_goes_on_too(model, tmp_path):
     assert torch.equal(made(model, parts).positions, made(model).positions)
 
 
-def test_the_state_of_another_request_is_dropped(model, tmp_path):
-    interrupted(model, Parts(tmp_path / "g.extxyz", {"seed": 1}), after=6)
-    parts, counted = Parts(tmp_path / "g.extxyz", {"seed": 0}), Interruption()
-    result = made(model, parts, on_step=counted)
-    assert counted.steps == 2 * (STEPS + 1)
-    assert torch.equal(result.positions, made(model).positions)
+@pytest.mark.parametrize("after", [6, STEPS + 3])
+def test_what_another_request_left_is_refused_and_stays(model, tmp_path, after):
+    """A state alone, and a batch beside it."""
+    mine = Parts(tmp_path / "g.extxyz", {"seed": 1, "asked": {"targets": {}}})
+    interrupted(model, mine, after=after)
+    left = sorted(path.name for path in mine.folder.iterdir())
+    parts = Parts(tmp_path / "g.extxyz", {"seed": 0, "asked": {"targets": {"x": 1.5}}})
+    message = r"\.g\.extxyz\.parts holds .* \(targets x was none, is 1\.5, seed was 1, is 0\): repeat that one, remove"
+    with pytest.raises(ValueError, match=message):
+        made(model, parts)
+    with pytest.raises(ValueError, match=message):
+        parts.load_state(2 if len(left) > 1 else 0)
+    assert sorted(path.name for path in mine.folder.iterdir()) == left
+    assert torch.equal(made(model, mine).positions, made(model).positions)
+
+
+def test_what_is_kept_is_counted(model, tmp_path):
+    parts = Parts(tmp_path / "g.extxyz", {"seed": 0})
+    assert parts.n_kept == 0
+    interrupted(model, parts, after=STEPS + 3)
+    assert parts.n_kept == 2
+
+
+def test_long_values_are_no_part_of_what_differs():
+    assert differences({"cells": "0" * 64}, {"cells": "1" * 64}) == ["other cells"]
+    assert differences({"settings": {"step": 0.1}}, {"settings": None}) == ["settings step was 0.1, is none"]
 
 
 @pytest.mark.parametrize("name", ["0000000.state", "0000002.safetensors"])

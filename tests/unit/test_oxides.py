@@ -77,6 +77,10 @@ def test_moles_of_oxides(text):
     assert oxide_moles(counts) == pytest.approx({"Li2O": 15.0, "SiO2": 60.0, "Al2O3": 25.0})
 
 
+def test_a_formula_alone_is_all_there_is():
+    assert parse_composition("Li2SiO3") == parse_composition("Li2SiO3:7")
+
+
 def test_atoms_of_elements():
     assert parse_composition("Si:1 O:2") == pytest.approx({"Si": 1 / 3, "O": 2 / 3})
     assert charge(neutral_counts(parse_composition("Li:0.09 Si:0.17 Al:0.14 O:0.6"), n_atoms=401)) == 0
@@ -86,7 +90,10 @@ def test_atoms_of_elements():
     ("text", "message"),
     [
         ("", "the composition is empty"),
-        ("SiO2", "'SiO2' is no term of a composition: expected a formula and an amount, such as 'SiO2:60'"),
+        ("SiO2 Li2O:1", "'SiO2' is no term of a composition: expected a formula and an amount, such as 'SiO2:60'"),
+        ("SiO2:1 SiO2:2", "'SiO2' comes twice in the composition"),
+        ("Si02:60", "the formula 'Si02' has a count that begins with zero: 'SiO2', with the letter O"),
+        ("Si2O3", r"'Si2O3' is not neutral: its oxidation numbers sum to \+2"),
         ("SiO2:-4", "'SiO2:-4' is no term"),
         ("SiO2:0", "the amount of 'SiO2' must be positive, got 0"),
         ("SiO3:1", r"'SiO3' is not neutral: its oxidation numbers sum to -2"),

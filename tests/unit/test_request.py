@@ -108,8 +108,23 @@ def test_energies_are_guided_in_hamiltonian_monte_carlo():
     assert len(found[0]) != len(found[1]) or not torch.equal(*found)
     with pytest.raises(ValueError, match="needs a guide that is an energy model"):
         made(Request({"x": 1.5}, Guidance(0.7, "model", untrained())), model=model, refine=hmc)
-    with pytest.raises(ValueError, match="the composition is met at the end only"):
-        made(Request(composition=SILICA, restarts=1), model=model, refine=hmc)
+    for told, given in ({"restarts": 1}, "`--restarts`"), ({"lean_below": 0.3}, "`--lean`"):
+        with pytest.raises(ValueError, match=f"^{given}: not while samples are relaxed.*add `--plain`"):
+            made(Request(composition=SILICA, **told), model=model, refine=hmc)
+
+
+def test_a_model_of_one_element_makes_that_element():
+    silicon = replace(untrained(), denoiser=denoiser_of(ScoreConfig(Vocabulary((14,))), Diffusion()))
+    with pytest.raises(ValueError, match="SiO2 has O, the model knows Si"):
+        made(Request(composition=SILICA), model=silicon)
+    found = made(Request(composition=Formula({14: 1}), restarts=1, lean_below=0.3), model=silicon, n=1)
+    assert found.species.unique().tolist() == [14]
+
+
+def test_charge_errors_are_told_where_charges_of_both_signs_could_balance():
+    config = replace(untrained().denoiser.config, vocabulary=Vocabulary((14, 32)), properties={}, ghost_density=None)
+    alloy = replace(untrained(), denoiser=denoiser_of(config, Diffusion()))
+    assert not made(Request(), model=alloy, n=1).properties
 
 
 def test_what_the_model_cannot_do_is_said():

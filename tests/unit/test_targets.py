@@ -5,11 +5,13 @@ import torch
 
 from amden.diffusion.composition import Formula, Neutral
 from amden.diffusion.vocabulary import Vocabulary
+from amden.elements import atomic_number
 from amden.model import denoiser_of, load_model, save_model
 from amden.nn.embedding import PropertyScale
 from amden.recipe import property_scale
 from amden.request import Guidance, Request
-from amden.targets import box_density, read_composition, read_request, read_targets
+from amden.structure import Structures
+from amden.targets import box_density, outcome, read_composition, read_request, read_targets
 from amden.testing import random_sample
 from amden.units import converted
 
@@ -41,7 +43,7 @@ def test_several_targets_and_no_note_for_ordinary_ones():
     [
         (["shear_modulus"], "must look like 'shear_modulus=36 GPa', got 'shear_modulus'"),
         (["shear=30"], r"'shear' \(did you mean 'shear_modulus'\?\); it knows: shear_modulus \(15 to 40 GPa\)"),
-        (["shear_modulus=much"], "needs a number and a unit, got 'much'"),
+        (["shear_modulus=much"], "`--target shear_modulus` needs a number, with or without a unit, got 'much'"),
         (["shear_modulus=30 K"], "unit 'K' cannot be turned into GPa: expected one of GPa, MPa"),
         (["hardness=5 GPa"], "the unit of 'hardness' is not known to amden"),
         (["spectrum=5"], "'spectrum' is a vector of 4 numbers"),
@@ -92,10 +94,90 @@ def test_compositions():
     assert read_composition(None, metals) is None
     with pytest.raises(ValueError, match="have no formal charges of both signs"):
         read_composition("neutral", metals)
-    with pytest.raises(ValueError, match="must look like 'Si:1 O:2', each element once"):
+    with pytest.raises(ValueError, match="'O:half' is no term of a composition"):
         read_composition("Si:1 O:half", silica)
+    with pytest.raises(ValueError, match="'Si' comes twice in the composition 'Si:1 Si:2'"):
+        read_composition("Si:1 Si:2", silica)
+    for text in ("Si02", "Si02:60 Li2O:40"):
+        with pytest.raises(ValueError, match="begins with zero: 'SiO2', with the letter O"):
+            read_composition(text, silica)
     with pytest.raises(ValueError, match="must be a formula such as SiO2"):
         read_composition("glass!", silica)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("SiO2:60 Li2O:40", {"Si": 3, "O": 8, "Li": 4}),
+        ("SiO2:0.5, Li2O:0.25", {"Si": 2, "O": 5, "Li": 2}),
+        ("SiO2:60%", {"Si": 1, "O": 2}),
+        ("Si=2 O=4", {"Si": 1, "O": 2}),
+        ("Al2(SiO3)3", {"Al": 2, "Si": 3, "O": 9}),
+    ],
+)
+def test_compositions_in_the_language_of_simulate(text, parts):
+    found = read_composition(text, Vocabulary((3, 8, 13, 14)))
+    assert found == Formula({atomic_number(name): n for name, n in parts.items()})
+
+
+@pytest.mark.parametrize(
+    ("species", "text", "notes"),
+    [
+        ((8, 14), "SiO2", []),
+        ((8, 14), None, []),
+        ((8, 14), "Si2O3", ["Si2O3 is not neutral: its formal charges sum to +2 e"]),
+        ((3, 8, 14), "SiO2", ["SiO2 leaves out Li, which the model knows"]),
+        (
+            (8, 14),
+            "Si",
+            ["Si leaves out O, which the model knows", "Si is not neutral: its formal charges sum to +4 e"],
+        ),
+        ((14,), "Si", []),
+        ((14, 32), "SiGe", []),
+        ((14,), "SiO2", []),
+    ],
+)
+def test_an_unusual_composition_is_noted(tiny_model, species, text, notes):
+    config = replace(tiny_model.denoiser.config, vocabulary=Vocabulary(species))
+    model = replace(tiny_model, denoiser=denoiser_of(config, tiny_model.diffusion))
+    assert list(read_request(model, composition=text)[1]) == notes
+
+
+def made_of(*species: int, **properties: float) -> Structures:
+    n = len(species)
+    told = {name: torch.tensor([value], dtype=torch.float64) for name, value in properties.items()}
+    cell = 3.0 * torch.eye(3, dtype=torch.float64)[None]
+    return Structures(torch.rand(n, 3, dtype=torch.float64), torch.tensor(species), cell, torch.tensor([n]), told)
+
+
+def test_what_became_of_a_request_is_told_with_units_and_what_is_not_measured():
+    asked = Request({"shear_modulus": 28.0, "density": 2.2, "li_fraction": 0.1, "beauty": 1.0})
+    told = list(outcome(made_of(14, 8, 8), asked))
+    assert told[0].startswith("asked for shear_modulus = 28 GPa, density = 2.2 g/cm³, li_fraction = 0.1, beauty = 1; ")
+    assert told[1:] == [
+        "shear_modulus: not measured; `amden properties FILE --moduli --out OTHER` measures it",
+        "li_fraction: not measured; `amden properties FILE --fractions --out OTHER` measures it",
+        "beauty: not measured by amden",
+    ]
+    assert len(list(outcome(made_of(14, 8, 8, shear_modulus=27.0), Request({"shear_modulus": 28.0})))) == 1
+
+
+def test_charges_are_told_as_balanced_where_something_was():
+    assert list(outcome(made_of(14, 8), Request())) == []
+    assert list(outcome(made_of(14, 8, 8, charge_error=0.0), Request())) == [
+        "charge error: 0.0000 e an atom, 1 of 1 neutral"
+    ]
+    silica = Request(composition=Formula({14: 1, 8: 2}))
+    assert list(outcome(made_of(14, 8, 8, charge_error=0.5, changed_atoms=1.0), silica)) == [
+        "charge error before balancing: 0.5000 e an atom, 0 of 1 neutral",
+        "after: 1 of 1 exactly neutral",
+        "elements changed to be SiO2: 1 atoms a structure, at most 1",
+    ]
+
+
+def test_errors_name_the_option():
+    with pytest.raises(ValueError, match="`--tolerance hardness` needs a number, with or without a unit, got 'abc'"):
+        read_targets(["hardness=abc"], KNOWN, option="--tolerance")
 
 
 def test_requests_say_what_does_not_go_together(tiny_model):

@@ -18,6 +18,9 @@ from amden.storage import replacing
 TABLE: Final = "sweep.csv"
 """A row a structure."""
 
+CONVERGED: Final = "_vrh"
+"""Ending of the moduli that are measured in the converged convention too."""
+
 _BESIDE: Final = (("^", MEASURED), ("D", "#009E73"), ("v", "#CC79A7"))
 """Markers and colours of what is drawn beside."""
 
@@ -58,6 +61,12 @@ class Sweep:
         chosen = chosen & self.known
         return float(np.abs(self.value - self.target)[chosen].mean()) if chosen.any() else np.nan
 
+    def errors(self, name: str, *, unit: str = "") -> str:
+        """The errors that are known, by this name: within the usual range of targets and beyond it."""
+        both = {"within": self.error(self.inside), "beyond": self.error(~self.inside)}
+        texts = [f"{error:.3g}{unit} {where}" for where, error in both.items() if np.isfinite(error)]
+        return f"{name} {', '.join(texts)}" if texts else ""
+
     @property
     def pearson(self) -> float:
         """Correlation between targets and the means of their values; NaN for fewer than three targets."""
@@ -69,18 +78,20 @@ class Sweep:
         unit = f" {self.unit}" if self.unit else ""
         low, high = self.usual
         yield f"{self.name}: {int(self.known.sum())} of {len(self.value)} structures measured"
-        yield (
-            f"  targets within {low:.4g} to {high:.4g}{unit} (5th to 95th percentile of the training data): "
-            f"mean absolute error {self.error(self.inside):.3g}{unit}"
-        )
-        yield f"  targets beyond: mean absolute error {self.error(~self.inside):.3g}{unit}"
-        yield f"  Pearson r of the means over the targets {self.pearson:.3f}"
-        for label, other in self.beside.items():
+        if np.isfinite(error := self.error(self.inside)):
             yield (
-                f"  {label}: {int(other.known.sum())} of {len(other.value)} measured, mean absolute error "
-                f"{other.error(other.inside):.3g}{unit} within, {other.error(~other.inside):.3g}{unit} beyond; "
-                f"Pearson r {other.pearson:.3f}"
+                f"  targets within {low:.4g} to {high:.4g}{unit} (5th to 95th percentile of the training data): "
+                f"mean absolute error {error:.3g}{unit}"
             )
+        if np.isfinite(error := self.error(~self.inside)):
+            yield f"  targets beyond: mean absolute error {error:.3g}{unit}"
+        if np.isfinite(self.pearson):
+            yield f"  Pearson r of the means over the targets {self.pearson:.3f}"
+        for label, other in self.beside.items():
+            errors = other.errors("mean absolute error", unit=unit)
+            r = [f"Pearson r {other.pearson:.3f}"] if np.isfinite(other.pearson) else []
+            counted = f"{int(other.known.sum())} of {len(other.value)} measured"
+            yield f"  {label}: {'; '.join([', '.join(filter(None, (counted, errors))), *r])}"
 
 
 @dataclass(frozen=True)
@@ -106,10 +117,11 @@ class Held:
         if not len(known):
             yield f"{self.name} held at {self.target:g}{unit}: not measured"
             return
-        off, spread = known - self.target, known.std(ddof=1) if len(known) > 1 else np.nan
+        off = known - self.target
+        spread = f", standard deviation {known.std(ddof=1):.2g}" if len(known) > 1 else ""
         yield (
-            f"{self.name} held at {self.target:g}{unit}: mean {known.mean():.4g}, standard deviation {spread:.2g} of "
-            f"{len(known)} structures; mean error {off.mean():+.2g}, mean absolute error {np.abs(off).mean():.2g}{unit}"
+            f"{self.name} held at {self.target:g}{unit}: mean {known.mean():.4g}{spread} of {len(known)} structures; "
+            f"mean error {off.mean():+.2g}, mean absolute error {np.abs(off).mean():.2g}{unit}"
         )
 
 
@@ -128,8 +140,15 @@ def sweep_figure(sweeps: Sequence[Sweep], held: Sequence[Held] = ()) -> Figure:
         return page
 
 
+def _label(name: str, unit: str) -> str:
+    """What an axis is called."""
+    plain = name.removesuffix(CONVERGED)
+    convention = " (Voigt-Reuss-Hill)" if plain != name else ""
+    return f"{plain.replace('_', ' ')}{convention}{f', {unit}' if unit else ''}"
+
+
 def _draw_sweep(axes: Axes, sweep: Sweep) -> None:
-    unit, name = f" ({sweep.unit})" if sweep.unit else "", sweep.name.replace("_", " ")
+    name = _label(sweep.name, sweep.unit)
     axes.axvspan(*sweep.usual, color=NOISE, alpha=0.15, lw=0.0, label="training data, 5th to 95th percentile")
     every = np.concatenate([sweep.target, *(other.target for other in sweep.beside.values())])
     ends = [float(f(every)) for f in (np.min, np.max)]
@@ -143,15 +162,16 @@ def _draw_sweep(axes: Axes, sweep: Sweep) -> None:
         target, mean, spread, _ = np.array(list(each.means())).T
         spread = np.nan_to_num(spread)
         axes.errorbar(target, mean, spread, fmt=marker, color=colour, ms=4.0, lw=1.0, capsize=2.0, label=label or None)
-        errors = f"MAE {each.error(each.inside):.3g} within, {each.error(~each.inside):.3g} beyond"
-        titles.append(f"{label}{': ' if label else ''}{errors}; r {each.pearson:.3f}")
-    axes.set(xlabel=f"target {name}{unit}", ylabel=f"{name}{unit}")
+        r = f"r {each.pearson:.3f}" if np.isfinite(each.pearson) else ""
+        title = "; ".join(filter(None, (each.errors("MAE"), r)))
+        titles.append(": ".join(filter(None, (label, title))))
+    axes.set(xlabel=f"target {name}", ylabel=name)
     axes.set_title("\n".join(titles), fontsize=7, loc="left")
     axes.legend(fontsize=6, loc="upper left")
 
 
 def _draw_held(axes: Axes, held: Held) -> None:
-    known, unit = held.known, f" ({held.unit})" if held.unit else ""
+    known = held.known
     ends = [*known.tolist(), held.target, *held.quantiles]
     room = 0.02 * (max(ends) - min(ends)) or 1e-3
     edges = np.linspace(min(ends) - room, max(ends) + room, 31)
@@ -161,7 +181,7 @@ def _draw_held(axes: Axes, held: Held) -> None:
     weights = np.full(len(known), 1.0 / len(known))
     axes.hist(known, edges.tolist(), weights=weights, color=GENERATED, alpha=0.6, label=f"generated ({len(known)})")
     axes.axvline(held.target, color=MEASURED, lw=1.2, ls="--", label=f"target {held.target:g}")
-    axes.set(xlabel=f"{held.name.replace('_', ' ')}{unit}", ylabel="fraction of structures")
+    axes.set(xlabel=_label(held.name, held.unit), ylabel="fraction of structures")
     axes.set_title(f"MAE {np.abs(known - held.target).mean():.2g}", fontsize=7, loc="left")
     axes.legend(fontsize=6)
 

@@ -7,6 +7,7 @@ that balances them follows.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations, product
 from math import gcd
@@ -30,6 +31,14 @@ _SIXTHS: Final = 6
 _TENTHS: Final = 10
 _TERM: Final = re.compile(r"(?P<formula>(?:[A-Z][a-z]?\d*)+)[:=](?P<amount>\d+(?:\.\d*)?|\.\d+)(?P<percent>%?)")
 _PART: Final = re.compile(r"([A-Z][a-z]?)(\d*)")
+_ZERO: Final = re.compile(r"(?<!\d)0(?=\d)")
+
+
+def check_counts(formula: str) -> None:
+    """`ValueError` for a count that begins with zero: it may have been meant as oxygen."""
+    meant = _ZERO.sub("O", formula)
+    if meant != formula:
+        raise ValueError(f"the formula {formula!r} has a count that begins with zero: {meant!r}, with the letter O?")
 
 
 def formula_counts(formula: str) -> dict[str, int]:
@@ -38,6 +47,7 @@ def formula_counts(formula: str) -> dict[str, int]:
     >>> formula_counts("Al2O3")
     {'Al': 2, 'O': 3}
     """
+    check_counts(formula)
     counts: dict[str, int] = {}
     for name, number in _PART.findall(formula):
         atomic_number(name)
@@ -47,11 +57,33 @@ def formula_counts(formula: str) -> dict[str, int]:
     return counts
 
 
+def read_terms(text: str) -> list[tuple[str, Fraction]]:
+    """Formulas with their amounts: moles of oxides, or atoms of elements, as the two do not mix; of a formula alone 1.
+
+    Errors: `ValueError` that names the term at fault.
+
+    >>> [(formula, float(amount)) for formula, amount in read_terms("SiO2:60 Li2O:40.5")]
+    [('SiO2', 60.0), ('Li2O', 40.5)]
+    """
+    words = [word for word in re.split(r"[\s,;]+", text.strip()) if word]
+    if not words:
+        raise ValueError("the composition is empty: expected terms such as 'SiO2:60 Li2O:40'")
+    alone = len(words) == 1 and not set(words[0]) & set(":=")
+    terms = [_term(f"{words[0]}:1")] if alone else [_term(word) for word in words]
+    formulas = [formula for formula, _ in terms]
+    if len({len(formula_counts(formula)) == 1 for formula in formulas}) == 2:
+        raise ValueError(f"the composition {text!r} mixes oxides and elements: give either moles or atoms")
+    twice = [formula for formula in formulas if formulas.count(formula) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} comes twice in the composition {text!r}")
+    return terms
+
+
 def parse_composition(text: str, *, known: Sequence[str] | None = None) -> dict[str, float]:
     """Fraction of the atoms that are of each element, from amounts of oxides or of elements in any units.
 
-    Oxides, in moles, must be charge-neutral one by one; elements, in atoms, together. The two do not mix. `known` are
-    the elements that may occur.
+    Oxides, in moles, must be charge-neutral one by one; elements, in atoms, together. `known` are the elements that may
+    occur.
 
     Errors: `ValueError` that names the term at fault, or the charge that is left.
 
@@ -60,14 +92,11 @@ def parse_composition(text: str, *, known: Sequence[str] | None = None) -> dict[
     {'Li': 0.0857, 'O': 0.6, 'Si': 0.1714, 'Al': 0.1429}
     >>> parse_composition("Si:0.3333333 O:0.6666667")["Si"]
     0.3333333
+    >>> parse_composition("SiO2") == parse_composition("SiO2:1") == parse_composition("Si:1 O:2")
+    True
     """
     amounts: dict[str, float] = {}
-    terms = [_term(word) for word in re.split(r"[\s,;]+", text.strip()) if word]
-    if not terms:
-        raise ValueError("the composition is empty: expected terms such as 'SiO2:60 Li2O:40'")
-    if len({len(formula_counts(formula)) == 1 for formula, _ in terms}) == 2:
-        raise ValueError(f"the composition {text!r} mixes oxides and elements: give either moles or atoms")
-    for formula, amount in terms:
+    for formula, amount in read_terms(text):
         counts = formula_counts(formula)
         charge = sum(n * oxidation_number(name) for name, n in counts.items())
         if len(counts) > 1 and charge != 0:
@@ -75,7 +104,7 @@ def parse_composition(text: str, *, known: Sequence[str] | None = None) -> dict[
         for name, n in counts.items():
             if known is not None and name not in known:
                 raise ValueError(f"element {name!r} of {formula!r} is not among {', '.join(known)}")
-            amounts[name] = amounts.get(name, 0.0) + n * amount
+            amounts[name] = amounts.get(name, 0.0) + n * float(amount)
     total = sum(amounts.values())
     fractions = {name: amount / total for name, amount in amounts.items()}
     left = sum(share * oxidation_number(name) for name, share in fractions.items())
@@ -86,12 +115,12 @@ def parse_composition(text: str, *, known: Sequence[str] | None = None) -> dict[
     return fractions
 
 
-def _term(word: str) -> tuple[str, float]:
+def _term(word: str) -> tuple[str, Fraction]:
     match = _TERM.fullmatch(word)
     if match is None:
         raise ValueError(f"{word!r} is no term of a composition: expected a formula and an amount, such as 'SiO2:60'")
-    amount = float(match["amount"])
-    if amount <= 0.0:
+    amount = Fraction(match["amount"])
+    if amount <= 0:
         raise ValueError(f"the amount of {match['formula']!r} must be positive, got {match['amount']}")
     return match["formula"], amount
 
