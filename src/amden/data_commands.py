@@ -2,18 +2,23 @@
 
 import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from rich.markup import escape
+from torch import Tensor
 
 from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.compositions import counts_of
+from amden.dataset import SUFFIX
+from amden.io import WITH_PROPERTIES, check_structure_file, read_structures, write_structures
 from amden.progress import Lines, campaign_bar
-from amden.properties import PROPERTIES, add_properties, shard_files
+from amden.properties import PROPERTIES, add_properties, property_of, shard_files, stored, with_properties
 from amden.properties import Progress as Measuring
 from amden.random import spawn_seeds
 from amden.shard import load_shard
@@ -113,15 +118,56 @@ def run_merge(sources: list[Path], *, out: Path) -> None:
 
 
 def run_properties(
-    data: Path, names: list[str], *, potential: str | None, device: str, workers: int | None = None
+    data: Path,
+    names: list[str],
+    *,
+    potential: str | None,
+    device: str,
+    workers: int | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Body of `amden properties`."""
     if not names:
         raise ValueError(f"nothing to compute: name at least one of {', '.join(f'--{name}' for name in PROPERTIES)}")
+    if data.is_file() and data.suffix != SUFFIX:
+        _measure_file(data, names, potential=potential, device=device, out=out, overwrite=overwrite)
+        return
+    if out is not None:
+        raise ValueError(f"`--out` is for structure files: properties are added to the dataset {data} itself")
     where, files, gpus = _simulating(device), shard_files(data), visible_gpus()
     if workers is None:
         workers = len(gpus) if where == "cuda" and device in ("auto", "cuda") else 1
     workers = max(1, min(workers, len(files)))
+    how = {"potential": potential, "device": where}
+    with _measuring_bar() as show, batch_executor(workers=workers, gpus=gpus) as pool:
+        if pool is None:
+            add_properties(data, names, **how, progress=show)
+        else:
+            _measured_by(pool, files, names, how, show)
+    _tell_columns(data, stored(files, names))
+
+
+def _measure_file(
+    data: Path, names: list[str], *, potential: str | None, device: str, out: Path | None, overwrite: bool
+) -> None:
+    """The structures of a file with their properties into another."""
+    if out is None:
+        wanted = data.with_name(f"{data.stem}-properties.extxyz")
+        raise ValueError(f"{data} is a structure file: name one for the structures with properties, --out {wanted}")
+    where, structures = _simulating(device), read_structures(data)
+    form = check_structure_file(out, len(structures), overwrite=overwrite)
+    with _measuring_bar() as show:
+        found = with_properties(structures, names, potential=potential, device=where, progress=show)
+    write_structures(out, found, overwrite=overwrite)
+    if form not in WITH_PROPERTIES:
+        err.print(f"  [yellow]note:[/] {form} files have no place for properties, they are only told; use .extxyz")
+    _tell_columns(out, {c: found.properties[c] for name in names for c in PROPERTIES[name].columns})
+
+
+@contextmanager
+def _measuring_bar() -> Iterator[Callable[[Measuring], None]]:
+    """What it gives is told the progress; warnings are told at the end."""
     with warnings.catch_warnings(record=True) as said, progress_bar("structures", "{task.fields[what]}") as bar:
         task, lines = bar.add_task("measuring", total=None, what=""), Lines()
 
@@ -129,31 +175,56 @@ def run_properties(
             bar.update(task, completed=now.done, total=now.total, what=now.what)
             lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
 
-        how = {"potential": potential, "device": where}
-        with batch_executor(workers=workers, gpus=gpus) as pool:
-            if pool is None:
-                unknown = add_properties(data, names, **how, progress=show)
-            else:
-                unknown = _measured_by(pool, files, names, how, show)
+        yield show
     for warning in said:
         err.print(f"  [yellow]note:[/] {escape(str(warning.message))}")
-    for column, count in unknown.items():
-        print(f"{data}: {column}{f', unknown in {count} structures' if count else ''}")
+
+
+def _tell_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
+    """A line a column; of fractions only those of elements that occur."""
+    n = len(next(iter(columns.values())))
+    print(f"{path}: {n} structure{'' if n == 1 else 's'}")
+    for column, values in columns.items():
+        if property_of(column) != "fractions" or not (values == 0.0).all():
+            print(f"  {column} {_summary(values, PROPERTIES[property_of(column) or ''].unit)}")
+
+
+def _summary(values: Float[Tensor, " systems"], unit: str = "") -> str:
+    """Mean and standard deviation of the known values, to two digits of the latter, for people.
+
+    >>> import torch
+    >>> _summary(torch.tensor([2.1, 2.3, 2.5, torch.nan]), "g/cm³")
+    '2.30 ± 0.20 g/cm³ (mean ± standard deviation of 3), unknown in 1'
+    >>> _summary(torch.tensor([2.345678]), "g/cm³"), _summary(torch.tensor([torch.nan]))
+    ('2.346 g/cm³', 'unknown in 1')
+    """
+    known = values[~values.isnan()].double()
+    told = []
+    if len(known):
+        mean, spread = float(known.mean()), float(known.std()) if len(known) > 1 else 0.0
+        several, number = f" (mean ± standard deviation of {len(known)})", f"{mean:.4g}"
+        if spread > 1e-6 * abs(mean):
+            digits = max(0, 1 - floor(log10(spread)))
+            number = f"{mean:.{digits}f} ± {spread:.{digits}f}"
+        elif len(known) > 1:
+            number += " ± 0"
+        told = [f"{number}{f' {unit}' if unit else ''}{several if len(known) > 1 else ''}"]
+    lost = [f"unknown in {len(values) - len(known)}"] if len(known) < len(values) else []
+    return ", ".join(told + lost)
 
 
 def _measured_by(
     pool: Executor, files: Sequence[Path], names: list[str], how: Mapping[str, Any], show: Callable[[Measuring], None]
-) -> Mapping[str, int]:
+) -> None:
     """`add_properties` for each file by itself, by the workers of a pool."""
     sizes = {file: len(load_shard(file).structures) for file in files}
-    done, total, unknown = 0, sum(sizes.values()), Counter()
+    done, total = 0, sum(sizes.values())
     show(Measuring(done, total, ""))
     waiting = {pool.submit(add_properties, file, names, **how): file for file in files}
     for future in as_completed(waiting):
-        unknown.update(future.result())
+        future.result()
         done += sizes[waiting[future]]
         show(Measuring(done, total, ""))
-    return unknown
 
 
 def _protocol(name: str, compositions: Sequence[str], like: Path | None, atoms: int | None) -> Protocol:

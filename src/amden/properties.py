@@ -1,4 +1,4 @@
-"""Properties of the structures of a dataset, computed and stored beside them: each is one entry of a table.
+"""Properties of structures, computed and stored beside them in a dataset or a file: each is one entry of a table.
 
 What was computed how travels with the numbers: a shard's provenance holds for every column its unit and meaning, and
 for every property the convention and the potential.
@@ -20,9 +20,8 @@ from torch import Tensor
 from amden import __version__
 from amden.analysis.composition import composition
 from amden.analysis.elastic import StressCallable, elastic_tensor, one_sided_moduli
-from amden.analysis.rings import rings
-from amden.elements import GHOST, atomic_number, symbol
-from amden.segment import segment_sum
+from amden.analysis.rings import mean_ring_size
+from amden.elements import GHOST, symbol
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.folder import ALL, MANIFEST, CampaignFolder
 from amden.simulate.moduli import relaxed_stress
@@ -71,6 +70,8 @@ class Property:
     measure: Callable[[Structures, Tools], Columns]
     """One number a structure for each column, NaN where there is none."""
     needs_potential: bool = False
+    unit: str = ""
+    """Of all its numbers."""
 
 
 def _density(structures: Structures, tools: Tools) -> Columns:
@@ -88,15 +89,7 @@ def _fractions(structures: Structures, tools: Tools) -> Columns:
 
 
 def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
-    silicon = (structures.species == atomic_number("Si")).double()
-    n_silicon = segment_sum(silicon, structures.system, n_systems=len(structures))
-    by_silicon = (n_silicon > 0) & (n_silicon < structures.n_atoms)
-    sizes = torch.full((len(structures),), torch.nan, dtype=torch.float64)
-    for counted, chosen in (("Si", by_silicon), (None, ~by_silicon)):
-        if chosen.any():
-            found = rings(structures.select(chosen.nonzero()[:, 0]), definition="closing", counted=counted)
-            sizes[chosen] = torch.from_numpy(found.per_system.astype(np.float64))
-    return {"mean_ring_size": sizes.masked_fill(sizes == 0.0, torch.nan)}
+    return {"mean_ring_size": mean_ring_size(structures)}
 
 
 def _moduli(structures: Structures, tools: Tools) -> Columns:
@@ -135,7 +128,7 @@ def _known(values: Float[np.ndarray, " systems"], known: Bool[np.ndarray, " syst
 
 PROPERTIES: Final[Mapping[str, Property]] = {
     "density": Property(
-        {"density": "g/cm³"}, "mass over volume of the structure as it is; ghosts weigh nothing", _density
+        {"density": "g/cm³"}, "mass over volume of the structure as it is; ghosts weigh nothing", _density, unit="g/cm³"
     ),
     "rings": Property(
         {
@@ -161,17 +154,15 @@ PROPERTIES: Final[Mapping[str, Property]] = {
         f"to {LOOSE} eV/Å before, atoms under strain; unknown where the cubic solid of the three constants is unstable",
         _moduli,
         needs_potential=True,
+        unit="GPa",
     ),
     "moduli-vrh": Property(
-        {
-            "shear_modulus_vrh": "GPa",
-            "youngs_modulus_vrh": "GPa",
-            "bulk_modulus_vrh": "GPa",
-        },
+        {"shear_modulus_vrh": "GPa", "youngs_modulus_vrh": "GPa", "bulk_modulus_vrh": "GPa"},
         f"Voigt-Reuss-Hill means of the full tensor by central differences of 0.1 % strain; atoms and cell relaxed to "
         f"{TIGHT} eV/Å before, atoms under strain; unknown where the tensor is not positive definite",
         _converged_moduli,
         needs_potential=True,
+        unit="GPa",
     ),
 }
 """All there are."""
@@ -210,11 +201,7 @@ def add_properties(
     Errors: `ValueError` for an unknown property or potential, for files that are no shards, or for elements without a
     potential where one is needed, and where another process is writing all files.
     """
-    for name in names:
-        if name not in PROPERTIES:
-            raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
-    if potential is not None and potential not in POTENTIALS:
-        raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
+    _check(names, potential)
     path, files = Path(path), shard_files(path)
     sizes = {file: len(load_shard(file).structures) for file in files}
     folder, done, total = CampaignFolder(files[0].parent), 0, sum(sizes.values())
@@ -237,7 +224,25 @@ def add_properties(
         progress(Progress(done, total, "(the others are left to another process)"))
         which = ", ".join(file.name for file in held)
         warnings.warn(f"{folder.path}: another process is writing {which}; left out", stacklevel=2)
-    return _unknown(files, names)
+    return {column: int(values.isnan().sum()) for column, values in stored(files, names).items()}
+
+
+def with_properties(
+    structures: Structures,
+    names: Sequence[str],
+    *,
+    potential: str | None = None,
+    device: Device = "auto",
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Structures:
+    """The structures with the columns of these properties added to theirs; potential and errors as `add_properties`."""
+    _check(names, potential)
+    tools = Tools(potential or _potential_of(structures, {}), device)
+    for name in names:
+        _record(PROPERTIES[name], tools)
+    found = measured(structures, names, tools, tell=lambda n, what: progress(Progress(n, len(structures), what)))
+    progress(Progress(len(structures), len(structures), ""))
+    return found
 
 
 def property_of(column: str) -> str | None:
@@ -249,11 +254,17 @@ def property_of(column: str) -> str | None:
     return next((name for name, entry in PROPERTIES.items() if column in entry.columns), None)
 
 
-def measured(structures: Structures, names: Sequence[str], tools: Tools) -> Structures:
+def measured(
+    structures: Structures,
+    names: Sequence[str],
+    tools: Tools,
+    *,
+    tell: Callable[[int, str], None] = lambda n, what: None,
+) -> Structures:
     """The structures with the columns of these properties added to theirs, in double precision."""
     columns: dict[str, Tensor] = {}
     for name in names:
-        columns |= _measured(PROPERTIES[name], structures, tools, tell=lambda _: None)
+        columns |= _measured(PROPERTIES[name], structures, tools, tell=lambda n, name=name: tell(n, name))
     return replace(structures, properties={**structures.properties, **columns})
 
 
@@ -293,15 +304,15 @@ def shard_files(path: str | Path) -> list[Path]:
     return files
 
 
-def _unknown(files: Sequence[Path], names: Sequence[str]) -> dict[str, int]:
-    """How many structures have no value, by column."""
+def stored(files: Sequence[Path], names: Sequence[str]) -> dict[str, Float[Tensor, " systems"]]:
+    """The columns of these properties in the files of a dataset; NaN where a structure has none."""
     columns = [column for name in names for column in PROPERTIES[name].columns]
-    found = dict.fromkeys(columns, 0)
+    parts: dict[str, list[Tensor]] = {column: [] for column in columns}
     for structures in (load_shard(file).structures for file in files):
         none = torch.full((len(structures),), torch.nan)
         for column in columns:
-            found[column] += int(structures.properties.get(column, none).isnan().sum())
-    return found
+            parts[column].append(structures.properties.get(column, none).double())
+    return {column: torch.cat(values) for column, values in parts.items()}
 
 
 def _cells(folder: CampaignFolder, file: Path, *, alone: bool) -> range | None:
@@ -349,6 +360,14 @@ def _complete(
         structures = replace(structures, properties={**structures.properties, **columns})
         recorded[name] = {**records[name], "amden": __version__}
         save_shard(file, structures, provenance={**provenance, "properties": recorded})
+
+
+def _check(names: Sequence[str], potential: str | None) -> None:
+    for name in names:
+        if name not in PROPERTIES:
+            raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
+    if potential is not None and potential not in POTENTIALS:
+        raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
 
 
 def _record(entry: Property, tools: Tools) -> dict[str, Any]:

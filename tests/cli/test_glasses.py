@@ -110,7 +110,7 @@ def test_cells_follow_the_grid_whoever_runs_them(tmp_path, capsys):
     main(["properties", str(tmp_path / "whole"), "--density", "--fractions"])
     told = capsys.readouterr().out
     main(["properties", str(tmp_path / "shared"), "--density", "--fractions", "--workers", "2"])
-    assert capsys.readouterr().out.replace("shared", "whole") == told[told.index(f"{tmp_path}/whole: density") :]
+    assert capsys.readouterr().out.replace("shared", "whole") == told[told.index(f"{tmp_path}/whole: 4 structures\n") :]
     for name in ("manifest.json", *(path.name for path in (tmp_path / "whole").glob("*.safetensors"))):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     measured = load_dataset(tmp_path / "whole").properties

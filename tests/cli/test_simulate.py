@@ -53,6 +53,7 @@ def test_a_folder_of_another_seed_is_left_alone(tmp_path):
     (tmp_path / "d").mkdir()
     manifest = tmp_path / "d" / "manifest.json"
     manifest.write_text(json.dumps({"protocol": {}, "seed": 3}))
+    (tmp_path / "d" / ".cells-0000000-0000001.state").write_text("under way")
     result = finish(start(tmp_path, *SILICON, "--n", "1", "--seed", "4", "--out", "d"))
     assert_one_line(result, "d: holds a campaign of seed 3, not 4; choose another folder")
     assert json.loads(manifest.read_text()) == {"protocol": {}, "seed": 3}

@@ -1,4 +1,7 @@
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +17,7 @@ from amden.simulate import engines, runs
 from amden.simulate.campaign import run_campaign
 from amden.simulate.catalogue import find_protocol
 from amden.simulate.engines import BuiltIn, choose_device
-from amden.simulate.folder import CampaignFolder
+from amden.simulate.folder import CampaignFolder, origin_of
 from amden.simulate.runs import launch_steps, run_protocol
 from amden.simulate.stages import Stage
 from fakes import Fake
@@ -123,6 +126,39 @@ class TestFolder:
         options = {"protocol": SHORT, "n": 4, "seed": 1, "out": tmp_path / "d", "engine": Fake(), **change}
         with pytest.raises(ValueError, match=message):
             run_campaign(options.pop("protocol"), **options)
+
+    def test_a_manifest_without_cells_does_not_bind(self, tmp_path):
+        with CampaignFolder(tmp_path).claimed(range(4)) as claim:
+            claim.write_manifest(origin_of(SHORT, 1, "amden"), 400)
+        denser = replace(SHORT, density=2.5)
+        assert run_campaign(denser, n=4, seed=2, out=tmp_path, engine=Fake()).n == 4
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert (manifest["n"], manifest["seed"], manifest["protocol"]["density"]) == (4, 2, 2.5)
+
+    @pytest.mark.parametrize("name", [".cells-0000000-0000004.state", "cells-0000000-0000004.safetensors"])
+    def test_with_cells_done_or_under_way_it_binds(self, tmp_path, name):
+        run(tmp_path / "done", 4)
+        with CampaignFolder(tmp_path / "d").claimed(range(4)) as claim:
+            claim.write_manifest(origin_of(SHORT, 1, "amden"), 4)
+        shutil.copyfile(tmp_path / "done" / "cells-0000000-0000004.safetensors", tmp_path / "d" / name)
+        with pytest.raises(ValueError, match="holds a campaign of seed 1, not 2; choose another folder"):
+            run_campaign(SHORT, n=4, seed=2, out=tmp_path / "d", engine=Fake())
+
+    def test_a_manifest_that_a_process_is_at_work_on_binds(self, tmp_path):
+        script = (
+            "import sys; from amden.simulate.folder import CampaignFolder\n"
+            "with CampaignFolder(sys.argv[1]).claimed(range(0, 4)): print(flush=True); sys.stdin.read()\n"
+        )
+        with CampaignFolder(tmp_path).claimed(range(4)) as claim:
+            claim.write_manifest(origin_of(SHORT, 1, "amden"), 8)
+        command = [sys.executable, "-c", script, tmp_path]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            with pytest.raises(ValueError, match="another process is writing it"):
+                run_campaign(SHORT, n=8, seed=2, out=tmp_path, engine=Fake(), part=(2, 2))
+            other.communicate()
+        assert json.loads((tmp_path / "manifest.json").read_text())["seed"] == 1
 
     def test_another_wording_of_the_protocol_is_the_same_protocol(self, tmp_path):
         run(tmp_path, 4)

@@ -232,3 +232,14 @@ def test_properties_of_requenched_compositions_go_with_their_targets():
     assert found.requenched is not None
     assert found.requenched.tolist() == pytest.approx([23.0, math.nan, 20.0], nan_ok=True)
     assert found.requenched_error == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_silicon_and_silica_cannot_be_compared(swapped):
+    """A silicon file has Si-Si bonds, of which the two together have none."""
+    sets = diamond(), random_structures([30], species=(8, 14))
+    told = ("Si", "O, Si")
+    sets, told = (sets[::-1], told[::-1]) if swapped else (sets, told)
+    message = rf"the structures have {told[0]} and the reference {told[1]}: they share no bonds \(O-Si count\), nothing"
+    with pytest.raises(ValueError, match=message):
+        analyze(*sets)

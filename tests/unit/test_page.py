@@ -12,6 +12,7 @@ from amden.analysis.compare import Analysis, analyze
 from amden.analysis.observables import Settings
 from amden.report.about import About, Source, source, versions
 from amden.report.page import page
+from amden.report.tables import few
 from amden.shard import save_shard
 from amden.structure import Structures, concatenate
 from amden.testing import random_structures
@@ -152,3 +153,18 @@ def test_sources_are_files_with_what_amden_wrote_into_them(tmp_path):
     (tmp_path / "x.extxyz").write_text("x")
     assert source("generated", tmp_path / "x.extxyz", structures=1).sha256.startswith("2d711642b726b044")
     assert {"amden", "numpy", "torch", "numba"} <= set(versions())
+
+
+def test_few_structures_are_told_to_show_little(compared, html):
+    told = "only 5 and 12 structures were compared: so few show none but large differences"
+    header = html[html.index("<header>") : html.index("</header>")]
+    assert told in header
+    many = analyze(concatenate([GENERATED] * 2), REFERENCE, settings=SETTINGS)
+    assert "were compared: so few" not in page(many, About("", (), {}), PICTURES)
+    assert few(many) == few(analyze(GENERATED, settings=SETTINGS)) == ""
+
+
+def test_the_seed_is_that_of_the_noise_floor_and_measured_values_of_glass(html):
+    text = " ".join(Elements(html).text.split())
+    assert "Seed of the noise floor 0;" in text
+    assert "Measured values are of glass at room temperature" in text

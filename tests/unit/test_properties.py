@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,8 @@ from amden import properties
 from amden.analysis.elastic import OneSidedModuli, one_sided_moduli
 from amden.cli import main
 from amden.dataset import load_dataset
-from amden.io import from_ase, read_structures, to_ase
-from amden.properties import PROPERTIES, Property, add_properties, at_rest, measured
+from amden.io import from_ase, read_structures, to_ase, write_structures
+from amden.properties import PROPERTIES, Property, add_properties, at_rest, measured, with_properties
 from amden.shard import load_provenance, load_shard, save_shard
 from amden.simulate.campaign import run_campaign
 from amden.simulate.catalogue import find_protocol
@@ -193,7 +194,7 @@ def test_rings_and_moduli_of_diamond_and_silica(tmp_path, monkeypatch, capsys):
     assert values["bulk_modulus"].tolist() == pytest.approx([97.89, 97.89], abs=0.02)
     assert values["youngs_modulus"].tolist() == pytest.approx([100.03, 100.03], abs=0.02)
     assert found.provenance["properties"]["moduli"]["potential"] == "stillinger-weber-si"
-    assert "shear_modulus_vrh\n" in capsys.readouterr().out
+    assert "shear_modulus_vrh 47." in capsys.readouterr().out
 
     save_shard(tmp_path / "sio2.safetensors", replace(read_structures(SILICA, index="1:2"), properties={}))
     add_properties(tmp_path / "sio2.safetensors", ["rings"])
@@ -282,3 +283,77 @@ def test_what_is_relaxed_by_which_potential(monkeypatch, potential, expected):
     found = at_rest(diamond(), ["density"], device="cpu", potential=potential)
     assert told == [expected]
     assert float(found.properties["potential_energy"]) == -1.0
+
+
+def test_properties_of_a_structure_file(tmp_path, capsys):
+    pair = concatenate([diamond(), diamond(a=5.5)])
+    write_structures(tmp_path / "si.extxyz", replace(pair, properties={"mine": torch.tensor([1.0, 2.0])}))
+    command = ["properties", str(tmp_path / "si.extxyz"), "--density", "--rings", "--fractions", "--device", "cpu"]
+    main([*command, "--out", str(tmp_path / "new.extxyz")])
+    found = read_structures(tmp_path / "new.extxyz")
+    assert found.properties["mine"].tolist() == [1.0, 2.0]
+    assert found.properties["mean_ring_size"].tolist() == [6.0, 6.0]
+    assert found.properties["density"].tolist() == pytest.approx(pair.density.tolist())
+    torch.testing.assert_close(found.positions, pair.positions.double())
+    low, high = sorted(pair.density.tolist())
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'new.extxyz'}: 2 structures",
+        f"  density {(low + high) / 2:.3f} ± {(high - low) / 2**0.5:.3f} g/cm³ (mean ± standard deviation of 2)",
+        "  mean_ring_size 6 ± 0 (mean ± standard deviation of 2)",
+        "  si_fraction 1 ± 0 (mean ± standard deviation of 2)",
+    ]
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path / "new.extxyz")])
+    assert "new.extxyz exists; use --overwrite to replace it" in capsys.readouterr().err
+    main([*command, "--out", str(tmp_path / "new.extxyz"), "--overwrite"])
+
+
+def test_numbers_of_a_dataset_some_of_which_are_unknown(tmp_path, capsys):
+    """A gas without bonds has no rings."""
+    gas = replace(diamond(a=12.0), properties={})
+    save_shard(tmp_path / "si.safetensors", concatenate([diamond(), diamond(), gas]))
+    main(["properties", str(tmp_path / "si.safetensors"), "--rings", "--fractions", "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'si.safetensors'}: 3 structures",
+        "  mean_ring_size 6 ± 0 (mean ± standard deviation of 2), unknown in 1",
+        "  si_fraction 1 ± 0 (mean ± standard deviation of 3)",
+    ]
+    save_shard(tmp_path / "gas.safetensors", gas)
+    main(["properties", str(tmp_path / "gas.safetensors"), "--rings", "--density", "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'gas.safetensors'}: 1 structure",
+        f"  density {float(gas.density):.4g} g/cm³",
+        "  mean_ring_size unknown in 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], r"si.extxyz is a structure file: name one for the structures with properties, --out .*si-properties.extx"),
+        (["--out", "x.abc"], "x.abc: no known format has this name; use .extxyz"),
+        (["--out", "POSCAR"], "POSCAR: vasp files hold one structure, got 2; use .extxyz"),
+        (["--out", "x.extxyz", "--potential", "x"], "unknown potential 'x'"),
+    ],
+)
+def test_refusals_for_structure_files(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    write_structures("si.extxyz", concatenate([diamond(), diamond()]))
+    with pytest.raises(SystemExit):
+        main(["properties", "si.extxyz", "--density", "--device", "cpu", *options])
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert sorted(os.listdir()) == ["si.extxyz"]
+
+
+def test_more_is_refused_or_noted(tmp_path, campaign, capsys):
+    write_structures(tmp_path / "si.extxyz", diamond())
+    with pytest.raises(SystemExit):
+        main(["properties", str(campaign), "--density", "--out", str(tmp_path / "x.extxyz"), "--device", "cpu"])
+    assert "`--out` is for structure files" in capsys.readouterr().err
+    main(["properties", str(tmp_path / "si.extxyz"), "--density", "--out", str(tmp_path / "si.cif"), "--device", "cpu"])
+    told = capsys.readouterr()
+    assert "cif files have no place for properties" in " ".join(told.err.split())
+    assert "  density 2.3" in told.out
+    copper = replace(diamond(), species=torch.full_like(diamond().species, 29))
+    with pytest.raises(ValueError, match="moduli need a potential that knows all elements of the structures: "):
+        with_properties(copper, ["density", "moduli"])

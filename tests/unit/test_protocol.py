@@ -118,11 +118,11 @@ class Mixture(StillingerWeber):
 
 def test_compositions_of_several_elements(monkeypatch):
     monkeypatch.setattr(protocol, "POTENTIALS", {"mixture": Mixture()})
-    silica = replace(find_protocol("si-melt"), potential="mixture", n_atoms=6, composition={"Si": 1.0, "O": 2.0})
+    silica = replace(find_protocol("si-melt"), potential="mixture", n_atoms=36, composition={"Si": 1.0, "O": 2.0})
     assert silica.species_of(6).tolist() == [1, 1, 0, 0, 0, 0]
     assert silica.elements.tolist() == [8, 14]
-    with pytest.raises(ValueError, match="`n_atoms` 7 cannot have the composition"):
-        replace(silica, n_atoms=7)
+    with pytest.raises(ValueError, match="`n_atoms` 37 cannot have the composition"):
+        replace(silica, n_atoms=37)
 
 
 @pytest.mark.parametrize(
@@ -297,3 +297,27 @@ def test_the_least_number_of_atoms_is_enough():
     glass = replace(find_protocol("meg"), n_atoms=181)
     assert sum(glass.counts(188).values()) == 181 - FEWER
     assert random_start(glass, [1], [188]).n_systems == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "n_atoms", "message"),
+    [
+        ("si-quench", 16, r"`n_atoms` \(--atoms\) must be at least 23 for stillinger-weber-si, got 16: a random start"),
+        ("si-melt", 22, "a random start of 22 atoms is narrower than 7.542 Å"),
+        ("sio2", (9, 249), r"must be at least \d+ for tersoff-sio, got \(9, 249\): a random start of 9 atoms"),
+    ],
+)
+def test_cells_of_a_density_that_the_potential_does_not_fit_into(name, n_atoms, message):
+    with pytest.raises(ValueError, match=message):
+        replace(find_protocol(name), n_atoms=n_atoms)
+
+
+@pytest.mark.parametrize("name", ["si-quench", "sio2"])
+def test_the_engine_takes_the_least_number_of_atoms_of_a_density(name):
+    with pytest.raises(ValueError, match="must be at least") as told:
+        replace(find_protocol(name), n_atoms=3)
+    least = int(str(told.value).split("at least ")[1].split()[0])
+    smallest = replace(find_protocol(name), n_atoms=least)
+    assert smallest.possible_sizes == (least,)
+    thermal = random_start(smallest, [1], [0])
+    assert thermal.n_atoms.tolist() == [least]

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from ase.io import iread
 
-from amden.analysis.rdf import first_minima, partial_rdf, rdf
+from amden.analysis.rdf import RDF, first_minima, partial_rdf, rdf
 from amden.io import from_ase
 from amden.structure import Structures, concatenate
 from amden.testing import diamond, random_structures
@@ -41,9 +41,20 @@ def test_diamond_has_its_shells():
     found = rdf(diamond((2, 2, 2), a=a), r_max=6.0, bin_width=0.01)
     radii = a * np.array([np.sqrt(3) / 4, np.sqrt(2) / 2, np.sqrt(11) / 4, 1.0, np.sqrt(19) / 4])
     counts = np.array([4, 12, 12, 6, 12])
-    assert found.peak == pytest.approx(radii[1], abs=0.005)  # 12 atoms at √2 a/2 outweigh 4 at √3 a/4
+    assert found.peak == pytest.approx(radii[0], abs=0.005)  # 2.35 Å, though 12 atoms at √2 a/2 outweigh 4 at √3 a/4
+    assert rdf(diamond((2, 2, 2), a=a)).peak == pytest.approx(radii[0], abs=0.025)
     between = np.searchsorted(found.edges, radii + 0.02) - 1
     np.testing.assert_allclose(found.running_coordination[between], np.cumsum(counts), rtol=1e-12)
+
+
+def test_the_first_peak_is_no_rare_pair_and_no_part_of_a_peak():
+    """One in a hundred structures has a pair at 1.3 Å; three bins of 0.05 Å share the first shell."""
+    edges = np.linspace(0.0, 5.0, 101)
+    g = np.ones((100, 100))
+    g[:, :40], g[:, 52:58] = 0.0, 0.2
+    g[0, 26], g[:, 45:48], g[:, 66] = 20.0, (3.0, 2.9, 3.1), 4.0
+    assert RDF(edges, g, np.ones(100)).peak == pytest.approx(2.375)
+    assert RDF(edges, np.full((1, 100), 0.5), np.ones(1)).peak == pytest.approx(0.025)
 
 
 def test_the_shells_of_fcc_integrate_exactly():

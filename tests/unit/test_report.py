@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from amden.testing import random_structures
 
 SETTINGS = Settings(r_max=5.0, bond_cutoff=3.2, halvings=20)
 TABLES = ("differences.csv", "rdf.csv", "angles.csv", "sq.csv", "structures.csv")
+CURVES = ["reference (6)", "generated (6)", "noise floor (±2σ)"]
+NUMBERS = ["reference", "generated", "measured (glass, room temperature)"]
 PICTURES = tuple(f"{name}.{form}" for name in ("analysis", "novelty", "parity") for form in ("png", "pdf"))
 FILES = ("index.html", "analysis.json", *PICTURES, *TABLES)
 
@@ -73,7 +76,7 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
         "neighbours within 3.2 Å",
         "fraction of atoms with unusual coordination",
         "radius of the largest void (Å)",
-        "density (g/cm³)",
+        "density (g/cm³) measured: 2.285",
         "energy (eV/atom)",
         "energy, relaxed (eV/atom)",
         "shear_modulus (GPa)",
@@ -81,7 +84,37 @@ def test_every_axis_of_the_figure_has_its_quantity_and_unit(compared):
     assert [a.get_ylabel() for a in axes[:3]] == ["g(r)", "bond angles, density (1/°)", "S(q)"]
     assert [a.get_ylabel() for a in axes[3:6]] == ["difference"] * 3
     assert [a.get_ylabel() for a in axes[6:8]] == ["fraction of atoms", "fraction of structures"]
-    assert [t.get_text() for t in axes[2].get_legend().get_texts()] == ["reference (6)", "generated (6)"]
+    assert not any(a.get_legend() for a in axes)
+    for part, told in zip(figure(compared).subfigs, (CURVES, NUMBERS), strict=True):
+        assert [t.get_text() for t in part.legends[0].get_texts()] == told
+
+
+def test_panels_are_in_a_grid_that_is_not_much_higher_than_wide():
+    """Two elements have eleven curves here, and a set of one value in each histogram."""
+    silica = random_structures([30] * 6, species=(8, 8, 14), spacing=2.2)
+    found = analyze(silica, silica, settings=Settings(r_max=5.0, halvings=20, resamples=20))
+    pages = figures(found)
+    width, height = pages["analysis"].get_size_inches()
+    assert len(found.generated.curves) == 11
+    assert height < 2.1 * width
+    columns = {round(a.get_subplotspec().colspan.start) for a in pages["curves"].axes}
+    assert columns == {0, 1, 2}
+    overlaps(pages["numbers"])
+
+
+def overlaps(page) -> None:
+    """No two labels of ticks meet, not even where all structures have one value."""
+    page.draw_without_rendering()
+    for axes in page.axes:
+        if axes.get_visible():
+            boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+            assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))
+
+
+def test_a_histogram_of_one_value_has_one_tick(alone):
+    axes = figures(alone)["numbers"].axes[3]
+    (label,) = axes.get_xticklabels()
+    assert label.get_text() == f"{alone.generated.density[0]:.4g}"
 
 
 def test_the_curves_drawn_are_those_measured(compared):
@@ -96,7 +129,7 @@ def test_the_curves_drawn_are_those_measured(compared):
 def test_without_a_reference_there_are_no_differences(alone):
     axes = [a for part in figure(alone).subfigs for a in part.axes]
     numbers = ["neighbours within 3.2 Å", "fraction of atoms with unusual coordination"]
-    rest = ["radius of the largest void (Å)", "density (g/cm³)"]
+    rest = ["radius of the largest void (Å)", "density (g/cm³) measured: 2.285"]
     assert labels(axes) == ["r (Å)", "bond angle (°)", "q (1/Å)", *numbers, *rest]
     assert "difference" not in shown(alone)
     assert "coordination" in shown(alone)
@@ -120,7 +153,8 @@ def test_experiment_is_marked_where_it_has_the_glass(compared):
     density = figures(compared)["numbers"].axes[3]
     (line,) = density.lines
     assert line.get_xdata()[0] == 2.285
-    assert line.get_label() == "measured: 2.285"
+    assert line.get_label() == "measured (glass, room temperature)"
+    assert density.get_xlabel() == "density\n(g/cm³)\nmeasured: 2.285"
 
 
 def test_targets_are_drawn_over_what_came_out(compared):

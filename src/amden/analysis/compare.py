@@ -1,11 +1,12 @@
 """Two sets of structures compared, every difference beside its noise floor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from amden.analysis.grid import kinds
 from amden.analysis.memorisation import Novelty, novelty
 from amden.analysis.noise import (
     FEWEST,
@@ -21,6 +22,7 @@ from amden.analysis.noise import (
 )
 from amden.analysis.observables import Observables, PotentialEnergy, Relax, Settings, bond_lengths, observe
 from amden.analysis.parity import Parity, parities
+from amden.elements import symbol
 from amden.structure import Structures
 
 _ROUNDING: Final = 1e-9
@@ -95,6 +97,8 @@ def analyze(
 
     `training` is what the model that made the structures was trained on: near copies of it are looked for.
 
+    Errors: `ValueError` for sets without a bond that both have, as silicon and silica, and those of `observe`.
+
     >>> import torch
     >>> cube = Structures(torch.zeros(1, 3), torch.tensor([14]), 2.5 * torch.eye(3)[None], torch.tensor([1]))
     >>> [d.verdict for d in analyze(cube.select([0] * 4), cube.select([0] * 8)).differences[:2]]
@@ -104,6 +108,8 @@ def analyze(
     if settings.bond_cutoff is None:
         sets = (s.without_ghosts() for s in (structures, reference) if s is not None)
         settings = replace(settings, bond_cutoff=bond_lengths(*sets))
+    if reference is not None and isinstance(settings.bond_cutoff, Mapping):
+        _require_bonds(structures, reference, settings.bond_cutoff)
     known = None if reference is None else observe(reference, settings=settings, energy=energy, relax=relax)
     usual = None if known is None else known.usual
     generated = observe(structures, settings=settings, usual=usual, energy=energy, relax=relax)
@@ -115,6 +121,15 @@ def analyze(
     if new is not None:
         differences = (*differences, *_novelties(new, settings))
     return Analysis(settings, generated, known, differences, new, parities(structures))
+
+
+def _require_bonds(structures: Structures, reference: Structures, bonds: Mapping[str, float]) -> None:
+    """Both sets must have elements that bond by what is a bond in the two together."""
+    ours, theirs = ({symbol(z) for z in kinds(s.without_ghosts())} for s in (structures, reference))
+    if not all(any(set(pair.split("-")) <= own for pair in bonds) for own in (ours, theirs)):
+        told = " and the reference ".join(", ".join(sorted(own)) for own in (ours, theirs))
+        pairs = ", ".join(bonds)
+        raise ValueError(f"the structures have {told}: they share no bonds ({pairs} count), nothing to compare")
 
 
 def compare(

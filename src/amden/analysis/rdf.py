@@ -43,8 +43,20 @@ class RDF:
 
     @property
     def peak(self) -> float:
-        """Position of the highest bin in Å: of the first shell, in a glass."""
-        return float(self.r[np.argmax(self.g)])
+        """Position of the first peak in Å: the highest bin of the first shell.
+
+        A shell begins where g(r) exceeds 1 and a third of its highest value and ends where it has fallen by a fifth
+        of its peak, both of the mean smoothed by a Gaussian of 0.1 Å. The highest bin of all where there is no shell.
+        """
+        g = np.nan_to_num(self.g)
+        smooth = gaussian_filter1d(g, 0.1 / (self.edges[1] - self.edges[0]), mode="nearest")
+        high = np.flatnonzero(smooth > max(1.0, smooth.max() / 3.0))
+        if len(high) == 0:
+            return float(self.r[np.argmax(g)])
+        shell = smooth[high[0] :]
+        falls = np.flatnonzero(shell < 0.8 * np.maximum.accumulate(shell))
+        end = high[0] + falls[0] if len(falls) else len(g)
+        return float(self.r[high[0] + np.argmax(g[high[0] : end])])
 
     def first_minimum(self, *, smoothing: float = 0.1, rise: float = 0.1) -> float:
         """Where the first shell ends: the first minimum of g(r) after its first peak, in Å.

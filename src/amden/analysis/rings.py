@@ -33,6 +33,7 @@ from amden.analysis.rings_primitive import distances, primitive
 from amden.analysis.rings_shortest import closing, guttman, king
 from amden.elements import COVALENT_RADII, atomic_number, symbol
 from amden.neighbors import neighbor_list
+from amden.segment import segment_sum
 from amden.structure import Structures, validate
 
 DEFINITIONS = ("closing", "guttman", "king", "primitive")
@@ -182,6 +183,26 @@ def rings(
         n_open=np.array([n_open for _, n_open in results], dtype=np.int64),
         n_counted=np.bincount(structures.system.cpu().numpy(), weights=weight, minlength=len(structures)).astype(int),
     )
+
+
+def mean_ring_size(structures: Structures) -> Float[torch.Tensor, " systems"]:
+    """The paper's: closing rings by their silicon atoms, by all atoms where there is no silicon or nothing else.
+
+    NaN for a system without a ring that has an atom that counts.
+
+    >>> from amden.testing import diamond
+    >>> mean_ring_size(diamond()).tolist()
+    [6.0]
+    """
+    silicon = (structures.species == atomic_number("Si")).double()
+    n_silicon = segment_sum(silicon, structures.system, n_systems=len(structures))
+    by_silicon = (n_silicon > 0) & (n_silicon < structures.n_atoms)
+    sizes = torch.full((len(structures),), torch.nan, dtype=torch.float64)
+    for counted, chosen in (("Si", by_silicon), (None, ~by_silicon)):
+        if chosen.any():
+            found = rings(structures.select(chosen.nonzero()[:, 0]), definition="closing", counted=counted)
+            sizes[chosen] = torch.from_numpy(found.per_system.astype(np.float64))
+    return sizes.masked_fill(sizes == 0.0, torch.nan)
 
 
 def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:

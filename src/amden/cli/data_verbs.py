@@ -25,17 +25,19 @@ def simulate(
     like: Annotated[
         Path | None, typer.Option(help="Of meg: take the compositions of the structures of this file, cell by cell.")
     ] = None,
-    atoms: Annotated[int | None, typer.Option(help="Atoms in each cell.  [default: the protocol's]", min=1)] = None,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each cell.  \\[default: the protocol's]", min=1)] = None,
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="amden, or lammps where it is installed.")] = "amden",
     calculator: Annotated[
         str | None, typer.Option(help="Use the ASE calculator that module:function returns instead.")
     ] = None,
     deck: Annotated[bool, typer.Option("--deck", help="Only write LAMMPS input, a folder a cell.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Cells at a time.  [default: fills the device]", min=1)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Cells at a time.  \\[default: fills the device]", min=1)
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Batches in so many processes, which take the GPUs in turn.  [default: one a GPU]", min=1),
+        typer.Option(help="Batches in so many processes, which take the GPUs in turn.  \\[default: one a GPU]", min=1),
     ] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler that gets the batches.")] = None,
 ) -> None:
@@ -62,7 +64,7 @@ def merge(
 
 
 def properties(
-    data: Annotated[Path, typer.Argument(help="Dataset folder, or one of its files.")],
+    data: Annotated[Path, typer.Argument(help="Dataset folder, one of its files, or any structure file.")],
     density: Annotated[bool, typer.Option("--density", help="density, g/cm³.")] = False,
     rings: Annotated[bool, typer.Option("--rings", help="mean_ring_size as in the paper.")] = False,
     fractions: Annotated[
@@ -73,31 +75,36 @@ def properties(
         bool, typer.Option("--moduli-vrh", help="The same by Voigt, Reuss and Hill, converged: shear_modulus_vrh …")
     ] = False,
     potential: Annotated[
-        str | None, typer.Option(help="For moduli.  [default: that of the simulation, or one for the elements]")
+        str | None, typer.Option(help="For moduli.  \\[default: that of the simulation, or one for the elements]")
     ] = None,
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(help="Files in so many processes, which take the GPUs in turn.  [default: one a GPU]", min=1),
+        typer.Option(help="Files in so many processes, which take the GPUs in turn.  \\[default: one a GPU]", min=1),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Of a structure file: where its structures go with their properties.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Add properties to the structures of a dataset, for training and for looking at."""
+    """Add properties to structures, for training and for looking at: to a dataset where it is, to a file as another."""
     from amden.data_commands import run_properties
 
     chosen = {"density": density, "rings": rings, "fractions": fractions, "moduli": moduli, "moduli-vrh": moduli_vrh}
     names = [name for name, wanted in chosen.items() if wanted]
-    run_properties(data, names, potential=potential, device=device, workers=workers)
+    how = {"potential": potential, "device": device}
+    run_properties(data, names, **how, workers=workers, out=out, overwrite=overwrite)
 
 
 def analyze(
     structures: Annotated[Path, typer.Argument(help="Structure file or dataset.")],
     reference: Annotated[Path | None, typer.Option(help="What to compare with.")] = None,
     train: Annotated[Path | None, typer.Option(help="What the model was trained on: look for near copies.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report and figures.  [default: NAME-analysis]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report and figures.  \\[default: NAME-analysis]")] = None,
     relax: Annotated[bool, typer.Option("--relax", help="Also compare after variable-cell relaxation.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Show what structures are like, compared with others and their noise floor: index.html, figures, numbers."""
-    from amden.commands import run_analyze
+    from amden.analysis_commands import run_analyze
 
     run_analyze(structures, reference=reference, training=train, out=out, relax=relax, overwrite=overwrite)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from amden import __version__
 from amden.dataset import SUFFIX
+from amden.io import read_origin
 from amden.shard import load_provenance
 
 _PACKAGES: Final = ("ase", "matplotlib", "numba", "numpy", "scipy", "torch")
@@ -26,7 +27,7 @@ class Source:
     sha256: str
     """Of the file; of a folder, of its files in the order of their names."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What amden wrote into it: protocol, seed, versions; of a folder, into its first file."""
+    """What amden wrote into it or beside it: protocol or model, seed, versions; of a folder, into its first file."""
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,6 @@ def source(role: str, path: Path, *, structures: int) -> Source:
         with file.open("rb") as content:
             while chunk := content.read(1 << 20):
                 digest.update(chunk)
-    provenance = load_provenance(files[0]) if files and files[0].suffix == SUFFIX else {}
+    packed = bool(files) and files[0].suffix == SUFFIX
+    provenance = load_provenance(files[0]) if packed else read_origin(path) if path.is_file() else {}
     return Source(role, path.name, structures, digest.hexdigest(), provenance)

@@ -1,7 +1,7 @@
 """The figures of an analysis, styled for a paper."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -45,6 +45,10 @@ _LABELS: Final = {
 
 _COLUMNS: Final = 4
 """Histograms side by side."""
+_ACROSS: Final = 3
+"""Curves side by side."""
+_WIDTH: Final = 9.0
+"""Inches."""
 
 
 def figures(analysis: Analysis) -> dict[str, Figure]:
@@ -53,8 +57,8 @@ def figures(analysis: Analysis) -> dict[str, Figure]:
     """
     found = {
         "analysis": figure(analysis),
-        "curves": _drawn(lambda page: _curves(page, analysis), 7.2, 3.6 * _n_rows(len(analysis.generated.curves), 3)),
-        "numbers": _drawn(lambda page: _histograms(page, analysis), 7.2, _height(analysis)),
+        "curves": _drawn(lambda page: _curves(page, analysis), _WIDTH, _curves_height(analysis)),
+        "numbers": _drawn(lambda page: _histograms(page, analysis), _WIDTH, _height(analysis)),
     }
     new = analysis.novelty
     if new is not None and (new.copies or new.repeats):
@@ -71,9 +75,9 @@ def figure(analysis: Analysis) -> Figure:
     The band in the panels of differences is what noise explains: two standard deviations of the difference between
     the means of two such sets made the same way.
     """
-    heights = 3.6 * _n_rows(len(analysis.generated.curves), 3), _height(analysis)
+    heights = _curves_height(analysis), _height(analysis)
     with mpl.rc_context(STYLE):
-        page = Figure(figsize=(7.2, sum(heights)), layout="constrained")
+        page = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
         top, bottom = np.array(page.subfigures(2, 1, height_ratios=heights), dtype=object)
         _curves(top, analysis)
         _histograms(bottom, analysis)
@@ -91,20 +95,25 @@ def _n_rows(panels: int, columns: int) -> int:
     return -(-panels // columns)
 
 
+def _curves_height(analysis: Analysis) -> float:
+    row = 2.0 if analysis.reference is None else 2.7
+    return 0.3 + row * _n_rows(len(analysis.generated.curves), _ACROSS)
+
+
 def _height(analysis: Analysis) -> float:
-    return 2.4 * _n_rows(len(_numbers(analysis)), _COLUMNS)
+    return 0.3 + 2.2 * _n_rows(len(_numbers(analysis)), _COLUMNS)
 
 
 def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
-    """Each curve, and under it how it differs from the reference; three side by side."""
+    """Each curve, and under it how it differs from the reference; side by side."""
     ours, known = analysis.generated.curves, None if analysis.reference is None else analysis.reference.curves
     heights = [3.0] if known is None else [3.0, 1.0]
-    rows = _n_rows(len(ours), 3)
-    grid = page.subplots(rows * len(heights), 3, squeeze=False, height_ratios=heights * rows)
+    rows = _n_rows(len(ours), _ACROSS)
+    grid = page.subplots(rows * len(heights), _ACROSS, squeeze=False, height_ratios=heights * rows)
     for axes in grid.flat:
         axes.set_visible(False)
     for panel, (name, curve) in enumerate(ours.items()):
-        first, column = panel // 3 * len(heights), panel % 3
+        first, column = panel // _ACROSS * len(heights), panel % _ACROSS
         panels: list[Axes] = [grid[first + row, column] for row in range(len(heights))]
         for axes in panels:
             axes.set_visible(True)
@@ -124,7 +133,7 @@ def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
             axes.set_xlim(30.0 if curve.unit else 0.0, float(curve.x[-1]) + 0.5 * float(curve.x[1] - curve.x[0]))
         if len(panels) > 1:
             main.tick_params(labelbottom=False)
-    grid[0, -1].legend(loc="lower right", fontsize=7)
+    _legend(page, grid.flat)
 
 
 def difference(ours: Curve, theirs: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,12 +144,20 @@ def difference(ours: Curve, theirs: Curve) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _difference(axes: Axes, x: np.ndarray, found: np.ndarray, noise: np.ndarray) -> None:
-    axes.fill_between(x, -noise, noise, color=NOISE, alpha=0.45, lw=0.0, label="noise floor (±2σ)")
+    label = "noise floor (±2σ)" if np.isfinite(noise).any() else None
+    axes.fill_between(x, -noise, noise, color=NOISE, alpha=0.45, lw=0.0, label=label)
     axes.axhline(0.0, color=REFERENCE, lw=0.8)
     axes.plot(x, found, color=GENERATED, lw=1.0)
     axes.set_ylabel("difference")
-    if np.isfinite(noise).any():
-        axes.legend(loc="lower right", handlelength=1.2, fontsize=6)
+
+
+def _legend(page: Figure | SubFigure, panels: Iterable[Axes]) -> None:
+    """One for all panels, above them: what several name alike is told once."""
+    told = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            told.setdefault(label, handle)
+    page.legend(told.values(), told.keys(), loc="outside upper center", ncols=max(1, len(told)), handlelength=1.6)
 
 
 def _numbers(analysis: Analysis) -> list[str]:
@@ -165,21 +182,24 @@ def _histograms(page: Figure | SubFigure, analysis: Analysis) -> None:
         _coordination(axes, analysis, element)
     panels[0].set_ylabel("fraction of atoms")
     for axes, name in zip(panels[len(elements) :], _histogrammed(analysis), strict=False):
-        sets = [(o.scalars[name][1].values, colour) for o, colour in _sets(analysis) if name in o.scalars]
+        sets = [(o.scalars[name][1].values, *about) for o, *about in _sets(analysis) if name in o.scalars]
         unit = analysis.generated.scalars[name][0]
         axes.set_xlabel(_LABELS.get(name, f"{name}\n({unit})" if unit else name))
         axes.set_title(_verdict(analysis, name, "mean"), fontsize=7, loc="left")
-        _histogram(axes, sets)
+        _histogram(axes, [(values, colour) for values, colour, _ in sets], tuple(label for *_, label in sets))
         _mark_measured(axes, analysis, name)
     panels[len(elements)].set_ylabel("fraction of structures")
+    _legend(page, panels)
 
 
 def _mark_measured(axes: Axes, analysis: Analysis, name: str) -> None:
-    """A line where experiment is, if it has the glass and the quantity."""
+    """A line where experiment is, if it has the glass and the quantity, and the value in the name of the axis."""
     formula = glass(analysis.generated)
-    for m in measured(formula, QUANTITIES[name]) if formula and name in QUANTITIES else ():
-        axes.axvline(m.value, color=MEASURED, lw=1.2, ls=":", label=f"measured: {m.value:g}")
-        axes.legend(fontsize=6, loc="upper right", handlelength=1.0)
+    found = measured(formula, QUANTITIES[name]) if formula and name in QUANTITIES else ()
+    for m in found:
+        axes.axvline(m.value, color=MEASURED, lw=1.2, ls=":", label="measured (glass, room temperature)")
+    if found:
+        axes.set_xlabel(f"{axes.get_xlabel()}\nmeasured: {', '.join(f'{m.value:g}' for m in found)}")
 
 
 def _histogram(axes: Axes, sets: list[tuple[np.ndarray, str]], labels: tuple[str, ...] = ()) -> None:
@@ -194,11 +214,14 @@ def _histogram(axes: Axes, sets: list[tuple[np.ndarray, str]], labels: tuple[str
         axes.hist(
             values, edges.tolist(), weights=weights, color=colour, alpha=0.65, label=labels[i] if labels else None
         )
-    axes.locator_params(axis="x", nbins=4)
+    if margin > 0.0:
+        axes.set_xticks([0.5 * (low + high)], [number(0.5 * (low + high))])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
 
 
 def _coordination(axes: Axes, analysis: Analysis, element: str) -> None:
-    sets = [(o.partial_coordinations.get(element), colour) for o, colour in _sets(analysis)]
+    sets = [(o.partial_coordinations.get(element), colour) for o, colour, _ in _sets(analysis)]
     width = 0.8 / len(sets)
     for i, (found, colour) in enumerate(sets):
         if found is not None:
@@ -256,9 +279,11 @@ def _parities(page: Figure | SubFigure, analysis: Analysis) -> None:
         axes.set_title(title, fontsize=7, loc="left")
 
 
-def _sets(analysis: Analysis) -> list[tuple[Observables, str]]:
-    known = [] if analysis.reference is None else [(analysis.reference, REFERENCE)]
-    return [*known, (analysis.generated, GENERATED)]
+def _sets(analysis: Analysis) -> list[tuple[Observables, str, str]]:
+    """Each set with its colour and name."""
+    if analysis.reference is None:
+        return [(analysis.generated, GENERATED, "structures")]
+    return [(analysis.reference, REFERENCE, "reference"), (analysis.generated, GENERATED, "generated")]
 
 
 def _verdict(analysis: Analysis, quantity: str, measure: str) -> str:

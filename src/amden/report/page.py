@@ -23,7 +23,7 @@ from amden.analysis.observables import bond_lengths
 from amden.elements import symbol
 from amden.neighbors import neighbor_list
 from amden.report.about import About
-from amden.report.tables import findings, number
+from amden.report.tables import few, findings, number
 from amden.structure import Structures
 
 SHOWN: Final = 3
@@ -49,6 +49,7 @@ def page(
         ],
         settled=len(settled),
         within=sum(d.within_noise for d in settled),
+        few=few(analysis),
         findings=findings(analysis),
         figures=[_figure(name, content, analysis) for name, content in pictures.items()],
         rows=list(_rows(analysis)),

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from amden.analysis.compare import Analysis
 
+ENOUGH: Final = 10
+"""With fewer structures in a set, `within noise` says little."""
 _SHORT: Final = {"Wasserstein": "W1"}
 
 
@@ -60,7 +62,7 @@ def _caption(analysis: Analysis) -> str:
     lines = [f"{len(analysis.generated)} structures"]
     if analysis.reference is not None:
         lines[0] += f" against {len(analysis.reference)} of the reference"
-    lines += findings(analysis)
+    lines += [line for line in (few(analysis),) if line] + findings(analysis)
     if analysis.reference is not None:
         lines += [
             "how: RMSD of mean curves, difference of means, W1 (Wasserstein distance)",
@@ -72,6 +74,14 @@ def _caption(analysis: Analysis) -> str:
         if observables is not None and observables.unconverged:
             lines.append(f"{observables.unconverged} of the {name} did not relax and are left out")
     return "\n".join(lines)
+
+
+def few(analysis: Analysis) -> str:
+    """What is to be said where fewer than `ENOUGH` structures of a set are compared; empty else."""
+    if analysis.reference is None or min(len(analysis.generated), len(analysis.reference)) >= ENOUGH:
+        return ""
+    counts = f"{len(analysis.generated)} and {len(analysis.reference)}"
+    return f"only {counts} structures were compared: so few show none but large differences"
 
 
 def findings(analysis: Analysis) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from amden import shard
 from amden.random import spawn_seeds
 from amden.simulate.engines import BuiltIn, CampaignEngine, choose_device
-from amden.simulate.folder import CampaignFolder, joined, origin_of, require_same
+from amden.simulate.folder import CampaignFolder, joined, origin_of
 from amden.simulate.protocol import Protocol
 from amden.simulate.screening import screened
 from amden.simulate.snapshot import StateFile
@@ -93,7 +93,7 @@ def run_campaign(
     engine, folder = engine or BuiltIn(choose_device(device)), CampaignFolder(out)
     spawn_seeds(seed, 0)
     origin = origin_of(protocol, seed, engine.name)
-    require_same(folder.path, folder.origin() or origin, origin)
+    folder.require(origin)
     with folder.claimed(cells) as claim:
         claim.tidy()
         folder.require_whole(cells)

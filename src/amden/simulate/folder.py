@@ -132,6 +132,25 @@ class CampaignFolder:
                 )
         return found
 
+    def require(self, origin: Mapping[str, Any]) -> None:
+        """`ValueError` unless the campaign in the folder is of this origin.
+
+        One that left a manifest and no cells, done or under way, makes room unless a process is at work on it.
+        """
+        found = self.origin()
+        try:
+            require_same(self.path, found or origin, origin)
+        except ValueError:
+            if self._holds_cells():
+                raise
+            with self.claimed(ALL):
+                if self._holds_cells():
+                    raise
+                (self.path / MANIFEST).unlink(missing_ok=True)
+
+    def _holds_cells(self) -> bool:
+        return bool(self.states()) or any(self.path.glob("*.safetensors"))
+
     def _origin_of(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         if "protocol" not in source or "seed" not in source:
             raise ValueError(f"{self.path}: holds structures that no campaign made; choose another folder")

@@ -92,6 +92,7 @@ class Protocol:
             raise ValueError(f"`composition` must hold positive amounts, got {dict(self.composition)}")
         if not self.possible_sizes:
             raise ValueError(f"`n_atoms` {self.n_atoms} cannot have the composition {dict(self.composition)}")
+        self._check_room()
 
     def _check_ions(self) -> None:
         if self.composition:
@@ -114,21 +115,31 @@ class Protocol:
 
     def _check_room(self) -> None:
         """A random start must be as wide as the engine's neighbour lists need it."""
-        if self.n_atoms is None or isinstance(self.n_atoms, tuple):
+        if self.n_atoms is None:
             return
-        width, fewest = 2.0 * image_cutoff(self.interaction), self._fewest(self.n_atoms)
-        least = ceil(IONS_IN_SPACE * width**3)
+        width = 2.0 * image_cutoff(self.interaction)
+        asked = self.possible_sizes[0] if self.compositions is None else self.n_atoms
+        assert isinstance(asked, int)
+        fewest = self._fewest(asked)
+        least = ceil(width**3 * self._dense(fewest))
         if fewest < least:
-            enough = next(n for n in count(least) if self._fewest(n) >= least)
+            enough = next(n for n in count(least) if self._whole(n) and self._fewest(n) >= least)
             raise ValueError(
                 f"`n_atoms` (--atoms) must be at least {enough} for {self.potential}, got {self.n_atoms}: "
-                f"a random start of {fewest} atoms is narrower than {width:g} Å"
+                f"a random start of {fewest} atoms is narrower than {width:.4g} Å"
             )
+
+    def _dense(self, n_atoms: int) -> float:
+        """Atoms an Å³ of a random start."""
+        return IONS_IN_SPACE if self.density is None else n_atoms / self.volume_of(self.species_of(n_atoms))
 
     def _fewest(self, n_atoms: int) -> int:
         """Atoms of the smallest cell, where so many are asked for."""
-        if self.compositions is None or self.compositions == GRID:
+        if self.compositions is None:
+            return n_atoms
+        if self.compositions == GRID:
             return n_atoms - FEWER
+        assert self.compositions is not None
         return min(sum(neutral_counts(each, n_atoms=n_atoms).values()) for each in self.compositions)
 
     def _check_counts(self) -> None:
@@ -153,6 +164,10 @@ class Protocol:
         total = sum(self.composition.values())
         return {symbol: n_atoms * amount / total for symbol, amount in self.composition.items()}
 
+    def _whole(self, n_atoms: int) -> bool:
+        """Whether so many atoms can have the composition, where there is one."""
+        return all(isclose(n, round(n), abs_tol=1e-6) for n in self._exact_counts(n_atoms).values())
+
     @property
     def interaction(self) -> Potential:
         """The potential itself."""
@@ -163,8 +178,7 @@ class Protocol:
         """Numbers of atoms that a cell may have, ascending."""
         assert self.n_atoms is not None
         few, most = self.n_atoms if isinstance(self.n_atoms, tuple) else (self.n_atoms, self.n_atoms)
-        counts = {n: self._exact_counts(n).values() for n in range(few, most + 1)}
-        return tuple(n for n, c in counts.items() if all(isclose(x, round(x), abs_tol=1e-6) for x in c))
+        return tuple(n for n in range(few, most + 1) if self._whole(n))
 
     @property
     def size(self) -> str:
