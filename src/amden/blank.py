@@ -1,6 +1,7 @@
 """What is given before a structure is generated: cells, and how many atoms they are to hold."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,13 @@ from amden.elements import MASSES
 from amden.model import Model
 from amden.structure import Structures
 from amden.units import AMU_PER_A3_IN_G_PER_CM3
+
+DENSEST: Final = 25.0
+"""g/cm³: more than any solid has."""
+MOST_ATOMS: Final = 10_000_000
+"""In a structure: more cannot be meant."""
+MOST_STRUCTURES: Final = 1_000_000
+"""At a time, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +44,15 @@ def cubic_blank(model: Model, n: int, *, atoms: int | tuple[int, int], density: 
     _require_positive("n", n)
     ends = (atoms, atoms) if isinstance(atoms, int) else atoms
     _require_positive("atoms", min(ends))
+    for name, value, most in (("n", n, MOST_STRUCTURES), ("atoms", max(ends), MOST_ATOMS)):
+        if value > most:
+            raise ValueError(f"`{name}` must be at most {most:,}, got {value:,}")
+    number, places = _number_density(model, density), model.denoiser.config.ghost_density
+    if places is not None and number > places:
+        most = places / number * _mass_density(model, density)
+        raise ValueError(f"`density` must be at most {most:.3g} g/cm³, what the model has room for, got {density:g}")
     sizes = torch.linspace(*ends, n, dtype=torch.float64).round().long()
-    edges = [(size / _number_density(model, density)) ** (1 / 3) for size in sizes.tolist()]
+    edges = [(size / number) ** (1 / 3) for size in sizes.tolist()]
     return _filled(model, Blank(torch.stack([edge * torch.eye(3) for edge in edges]), sizes))
 
 
@@ -84,15 +99,20 @@ def _filled(model: Model, blank: Blank) -> Blank:
     return replace(blank, n_atoms=filled_size(blank.cell, torch.ones_like(blank.n_atoms), density))
 
 
-def _number_density(model: Model, density: float | None) -> float:
-    """Atoms an Å³ for a density in g/cm³."""
-    known = model.provenance.get("data", {})
+def _mass_density(model: Model, density: float | None) -> float:
+    """g/cm³: the one asked for, or that of the training data."""
     if density is None:
-        density = known.get("density")
+        density = model.provenance.get("data", {}).get("density")
     if density is None:
         raise ValueError("`density` must be given: the model does not say that of its training data")
-    if not density > 0:
-        raise ValueError(f"`density` must be positive, got {density}")
+    if not 0.0 < density < DENSEST:
+        raise ValueError(f"`density` must be positive and less than {DENSEST:g} g/cm³, got {density:g}")
+    return density
+
+
+def _number_density(model: Model, density: float | None) -> float:
+    """Atoms an Å³ for a density in g/cm³."""
+    known, density = model.provenance.get("data", {}), _mass_density(model, density)
     species = model.denoiser.config.vocabulary.species
     mass = float(known.get("mean_mass") or MASSES[list(species)].mean())
     return density / (mass * AMU_PER_A3_IN_G_PER_CM3)

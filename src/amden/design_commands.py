@@ -17,13 +17,13 @@ from amden.commands import err
 from amden.dataset import load_dataset
 from amden.design import Goal, Round, design, history
 from amden.design_results import write_designs
-from amden.io import check_output
+from amden.io import check_output, write_origin
 from amden.model import Model
-from amden.parts import Parts
+from amden.parts import Parts, differences
 from amden.properties import at_rest, property_of
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_cells, read_sampling
+from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_cells, read_sampling, told_origin
 from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
@@ -34,6 +34,8 @@ ALWAYS: Final = ("density", "rings")
 
 BEYOND: Final = 0.5
 """How far beyond the training range a request may go to take off a bias, in parts of that range."""
+
+_SETTINGS: Final = ("seed", "steps", "refine", "settings", "device")
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def run_design(
     text = None if atoms is None else str(atoms)
     blank = read_cells(loaded, wish, budget.per_round, atoms=text, density=density, cell=cell)
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
-    origin = _origin(sampling, goals, wish, blank)
+    origin = _origin(sampling, wish, blank)
     if potential != measured_by(None, loaded):
         origin["potential"] = potential
     store = _Store(out / "rounds", origin)
     begun, started = store.load(), time.monotonic()
+    err.print(_plan(how.model, sampling, blank, budget))
     if begun:
         err.print(f"{out}: going on after {len(begun)} rounds")
     done = design(
@@ -98,22 +101,47 @@ def run_design(
     if protocol is not None:
         chosen_device = choose_device(sampling.device.type)
         anew = partial(requenched, names=names, protocol=protocol, seed=how.seed, out=out, device=chosen_device)
-    met = write_designs(goals, done, out, n=budget.n, known=known, anew=anew, overwrite=overwrite)
+    met = write_designs(goals, done, out, wish=wish, n=budget.n, known=known, anew=anew, overwrite=overwrite)
+    write_origin(out / "designs.extxyz", told_origin(how.model, origin))
     if met < budget.n:
-        more = f"{len(done)} rounds: more `--rounds` go on, a larger `--tolerance` keeps more"
-        err.print(f"{met} of {budget.n} structures meet the targets after {more}")
+        err.print(_advice(met, len(done), budget, out))
 
 
-def _origin(sampling: Sampling, goals: Mapping[str, Goal], wish: Request, blank: Blank) -> dict[str, Any]:
-    """All that decides what the rounds are, as it lies beside them."""
+def _plan(model: str, sampling: Sampling, blank: Blank, budget: Budget) -> str:
+    """What is about to happen, in a line."""
+    kind = "atoms" if sampling.model.denoiser.config.ghost_density is None else "atoms and ghosts"
+    rounds = f"{budget.rounds} rounds of {budget.per_round} structures of {int(blank.n_atoms[0])} {kind}"
+    until = f"until {budget.n} structures meet the targets, at most {rounds}"
+    return f"{model} on {sampling.device}: {until}, {sampling.steps} steps, seed {sampling.seed}"
+
+
+def _advice(met: int, rounds: int, budget: Budget, out: Path) -> str:
+    """What to do where fewer structures than wanted meet the targets."""
+    more = "`--rounds`" if rounds >= budget.rounds else "`--max-minutes`"
+    return (
+        f"{met} of {budget.n} structures meet the targets after {rounds} rounds. The same command with `--overwrite` "
+        f"and larger {more} goes on; with `--overwrite` and a larger `--tolerance` it keeps more of what there is. "
+        f"`--overwrite` replaces the results only, the rounds in {out / 'rounds'} stay"
+    )
+
+
+def _origin(sampling: Sampling, wish: Request, blank: Blank) -> dict[str, Any]:
+    """All that decides what the rounds are, as it lies beside them; tolerances only judge them."""
     facts = sampling.facts(wish, blank)
     return {
         "model": facts["model"],
-        "goals": {name: [goal.target, goal.tolerance] for name, goal in goals.items()},
         "asked": {**facts["asked"], "guide": facts["guide"]},
         "cells": facts["cells"],
-        "settings": [facts[name] for name in ("seed", "steps", "refine", "settings", "device")],
+        "settings": {name: facts[name] for name in _SETTINGS},
     }
+
+
+def _upgraded(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of rounds from before tolerances were left out of it and settings had names."""
+    found = {name: value for name, value in origin.items() if name != "goals"}
+    if isinstance(found.get("settings"), list):
+        found["settings"] = dict(zip(_SETTINGS, found["settings"], strict=True))
+    return found
 
 
 def _training_set(path: Path) -> Structures:
@@ -135,7 +163,7 @@ def read_goals(model: Model, wish: Request, tolerance: Sequence[str]) -> dict[st
         if "=" not in text and len(wish.targets) > 1:
             raise ValueError(f"`--tolerance {text}` of which target? write `--tolerance NAME={text}`")
         text = text if "=" in text else f"{next(iter(wish.targets))}={text}"
-        found |= read_targets([text], known, extrapolate=True).values
+        found |= read_targets([text], known, extrapolate=True, option="--tolerance").values
     for name in found:
         if name not in wish.targets:
             raise ValueError(f"`--tolerance {name}`: there is no target of that name")
@@ -174,19 +202,13 @@ class _Maker:
     out: Path
 
     def __call__(self, number: int, asked: Mapping[str, float]) -> Structures:
-        wish, seed = replace(self.wish, targets=dict(asked)), self.sampling.seed
-        parts = Parts(
-            self.out / f"round-{number:03d}", {"asked": wish.facts(), "seed": seed, "steps": self.sampling.steps}
-        )
-        made = generate_shown(
-            replace(self.sampling, seed=seed + 1_000_003 * number),
-            self.blank,
-            wish,
-            title=f"round {number + 1}: generating",
-            parts=parts,
-        )
+        wish = replace(self.wish, targets=dict(asked))
+        sampling = replace(self.sampling, seed=self.sampling.seed + 1_000_003 * number)
+        parts = Parts(self.out / f"round-{number:03d}", sampling.facts(wish, self.blank))
+        title = f"round {number + 1}: generating"
+        made = generate_shown(sampling, self.blank, wish, title=title, parts=parts)
         device = choose_device(self.sampling.device.type)
-        with err.status(f"round {number + 1}: relaxing and measuring"):
+        with err.status(f"round {number + 1}: relaxing and measuring {len(made)} structures"):
             found = at_rest(made, self.names, device=device, potential=self.potential)
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}
         parts.remove()
@@ -204,8 +226,10 @@ class _Store:
         found: list[Round] = []
         while (path := self._path(len(found))).exists():
             shard = load_shard(path)
-            if shard.provenance.get("origin") != self._origin:
-                raise ValueError(f"{self._folder} holds another design: choose another folder, or remove it")
+            other = _upgraded(shard.provenance.get("origin") or {})
+            if other != self._origin:
+                what = ", ".join(differences(other, self._origin))
+                raise ValueError(f"{self._folder} holds another design ({what}): choose another folder, or remove it")
             found.append(Round(dict(shard.provenance["asked"]), shard.structures.to(dtype=torch.float64)))
         return found
 

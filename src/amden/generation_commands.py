@@ -15,7 +15,7 @@ from amden.blank import Blank, like_blank
 from amden.commands import err, loaded_set, pick_device, progress_bar
 from amden.diffusion.composition import Neutral
 from amden.diffusion.langevin import LangevinConfig
-from amden.io import TrajectoryWriter, check_output, write_structures
+from amden.io import TrajectoryWriter, check_output, check_structure_file, write_origin, write_structures
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.paths import energy_paths
@@ -23,7 +23,14 @@ from amden.progress import Lines
 from amden.refinement import Asked, default_steps, evaluations, read_refinement, sampling_of
 from amden.report.paths import write_paths
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_cells, read_sampling, sampled_model
+from amden.sampling_commands import (
+    SamplingOptions,
+    generate_shown,
+    read_cells,
+    read_sampling,
+    sampled_model,
+    told_origin,
+)
 from amden.targets import outcome, read_request
 
 
@@ -38,8 +45,9 @@ def run_generate(
     **asked: Any,
 ) -> None:
     """Body of `amden generate`; `asked` are the options of `read_request`."""
-    for path in filter(None, (out, trajectory)):
-        check_output(path, overwrite=overwrite)
+    check_structure_file(out, sizes["n"] or 1, overwrite=overwrite)
+    if trajectory:
+        check_output(trajectory, overwrite=overwrite)
     sampling = read_sampling(how)
     loaded = sampling.model
     wish, notes = read_request(loaded, guide=sampling.guide, **asked)
@@ -47,7 +55,9 @@ def run_generate(
     wish = _fitting(wish, loaded, blank, by_default=asked["composition"] is None)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
-    parts = None if trajectory else Parts(out, sampling.facts(wish, blank))
+    check_structure_file(out, len(blank), overwrite=overwrite)
+    facts = sampling.facts(wish, blank)
+    parts = None if trajectory else Parts(out, facts)
     default, further = sampling.steps, default_steps(loaded, torch.device("cuda"), how.refine)
     if how.steps is None and default < further:
         err.print(f"  [yellow]note:[/] {default} steps on a CPU; {further}, as on a GPU (`--steps`), relax further")
@@ -59,6 +69,7 @@ def run_generate(
         on_frame = film.write if film else None
         result = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts, on_frame=on_frame)
     write_structures(out, result, overwrite=overwrite)
+    write_origin(out, told_origin(how.model, facts))
     if parts is not None:
         parts.remove()
     for line in outcome(result, wish):
@@ -87,9 +98,12 @@ def run_energies(
     known = known.select(range(min(n, len(known))))
     refine, hmc_steps = read_refinement(hmc, loaded), steps or sampling_of(loaded).hmc_steps
     assert not isinstance(refine, LangevinConfig)
-    work = sum(evaluations(loaded, n_steps=200)) + (
-        sum(evaluations(loaded, n_steps=hmc_steps, refine=refine)) if refine else 0
-    )
+    if steps is not None and refine is None:
+        raise ValueError("`--steps` are those with `--hmc`: standard denoising takes 200 here")
+    work = 2 * sum(evaluations(loaded, n_steps=200))
+    work += sum(evaluations(loaded, n_steps=hmc_steps, refine=refine)) if refine else 0
+    ways = f"200 steps{f' and {hmc_steps} with Hamiltonian Monte Carlo' if refine else ''}"
+    err.print(f"{model} on {where}: {len(known)} structures noised and denoised, {ways}, seed {seed}")
     with progress_bar("evaluations") as bar:
         task, lines = bar.add_task("denoising", total=work * len(known)), Lines()
 

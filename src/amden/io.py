@@ -4,6 +4,8 @@ Reading checks what it reads: a structure that cannot be worked with is a `Value
 Writing goes to a temporary name in the same folder, so that an interrupted run or a full disk leaves nothing behind.
 """
 
+import hashlib
+import json
 import os
 import re
 import warnings
@@ -18,6 +20,7 @@ import ase.io
 import numpy as np
 import torch
 from ase import Atoms
+from ase.build import sort
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses
 from ase.io.extxyz import per_atom_properties
@@ -36,6 +39,10 @@ _ELEMENTS_TOLD: Final = {
     "lammps-dump-text": r"ITEM: ATOMS.*\belement\b",
 }
 """Lines of LAMMPS files without which the elements of its atom types are unknown."""
+_BY_ELEMENT: Final = ("vasp", "vasp-xdatcar")
+"""Formats that tell elements by blocks of atoms."""
+WITH_PROPERTIES: Final = ("extxyz", "traj")
+"""Formats that have a place for every property."""
 _MASS_TOLERANCE: Final = 0.5
 """amu: how far the masses of a LAMMPS file may be from those of the elements they stand for."""
 
@@ -69,17 +76,20 @@ def read_structures(
 def write_structures(path: PathLike, structures: Structures, *, overwrite: bool = False) -> None:
     """Structures to a file in the format of its name; properties go where the format has a place for them.
 
+    Where a format has blocks of atoms of one element (POSCAR), atoms are sorted by their symbols; elsewhere they keep
+    their order.
+
     Missing folders are made. Errors: `FileExistsError` unless `overwrite`; `ValueError` for a name of no known format
     or a format that holds one structure only.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
-    form = _format_of_name(path)
-    if ioformats[form].single and len(structures) > 1:
-        raise ValueError(f"{path}: {form} files hold one structure, got {len(structures)}; use .extxyz")
+    form = check_structure_file(path, len(structures), overwrite=overwrite)
     options = {"masses": True} if form == "lammps-data" else {}
+    images = to_ase(structures)
+    if form in _BY_ELEMENT:
+        images = [sort(atoms) for atoms in images]
     with replacing(path) as part:
-        ase.io.write(part, to_ase(structures), format=form, **options)
+        ase.io.write(part, images, format=form, **options)
 
 
 class TrajectoryWriter:
@@ -126,6 +136,49 @@ def check_output(path: PathLike, *, overwrite: bool) -> None:
         raise ValueError(f"{path} is a folder, not a file")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; use --overwrite to replace it")
+
+
+def check_structure_file(path: PathLike, n: int, *, overwrite: bool = False) -> str:
+    """ASE's name of the format of a file that is to hold `n` structures: to be asked before the work for it starts.
+
+    Errors: `FileExistsError`, `PermissionError`; `ValueError` for a name of no known format or a format that holds one
+    structure only.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    form = _format_of_name(path)
+    if ioformats[form].single and n > 1:
+        raise ValueError(f"{path}: {form} files hold one structure, got {n}; use .extxyz")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PermissionError(f"{path}: nothing can be written into {there}")
+    return form
+
+
+def write_origin(path: PathLike, told: Mapping[str, Any]) -> None:
+    """What made the structures of a file, as JSON beside it: `glass.extxyz.json` beside `glass.extxyz`."""
+    path = Path(path)
+    content = json.dumps({**told, "sha256": _digest(path)}, indent=1, ensure_ascii=False)
+    with replacing(_origin(path)) as temporary:
+        temporary.write_text(content + "\n", encoding="utf-8")
+
+
+def read_origin(path: PathLike) -> Mapping[str, Any]:
+    """What is said beside a structure file; nothing where there is nothing, or where it is said of another content."""
+    try:
+        told = json.loads(_origin(Path(path)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and told.get("sha256") == _digest(Path(path)) else {}
+
+
+def _origin(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def from_ase(images: Sequence[Atoms], *, dtype: torch.dtype = torch.float64) -> Structures:

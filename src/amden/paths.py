@@ -67,7 +67,8 @@ def energy_paths(
         raise ValueError("noise energies need an energy model, this one predicts the noise alone")
     blank = like_blank(model, reference)
     size = batch_size or automatic_batch_size(blank, torch.device(device), share=memory_share(model))
-    paths = {FORWARD: _forward(model, reference, n_steps=n_steps, seed=seed, device=device, batch_size=size)}
+    how = {"n_steps": n_steps, "seed": seed, "device": device, "batch_size": size}
+    paths = {FORWARD: _forward(model, reference, **how, on_step=on_step)}
     for name, steps, config in ((STANDARD, n_steps, None), (HMC, hmc_steps, hmc)):
         if name == HMC and hmc is None:
             continue
@@ -92,7 +93,14 @@ def energy_paths(
 
 @torch.no_grad()
 def _forward(
-    model: Model, reference: Structures, *, n_steps: int, seed: int, device: torch.device | str, batch_size: int
+    model: Model,
+    reference: Structures,
+    *,
+    n_steps: int,
+    seed: int,
+    device: torch.device | str,
+    batch_size: int,
+    on_step: OnStep,
 ) -> EnergyPath:
     assert isinstance(model.denoiser, EnergyModel)
     denoiser, device = model.denoiser.to(device), torch.device(device)
@@ -109,5 +117,6 @@ def _forward(
             with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
                 energy, _ = denoiser.energy_and_noise(corrupt(part, at, noise, model.diffusion), at)
             found.append(energy / part.n_atoms)
+            on_step(len(part), None)
         columns.append(torch.stack(found).cpu())
     return EnergyPath(times, torch.cat(columns, 1))

@@ -48,14 +48,14 @@ class Lines:
         if err.is_terminal or now - self._said < SAY_EVERY:
             return
         self._said = now
-        left = f", {_duration((now - since) * (total - work) / (work - before))}" if work > before else ""
+        left = f", {time_left((now - since) * (total - work) / (work - before))}" if work > before else ""
         err.print(f"  {what}{left}", highlight=False)
 
 
-def _duration(seconds: float) -> str:
+def time_left(seconds: float) -> str:
     """In words.
 
-    >>> _duration(50.0), _duration(4000.0), _duration(1e5)
+    >>> time_left(50.0), time_left(4000.0), time_left(1e5)
     ('50 s left', '67 min left', '27.8 h left')
     """
     if seconds < 90:

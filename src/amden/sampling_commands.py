@@ -1,13 +1,16 @@
 """What the verbs that sample a model share: the model and how it is sampled, and generation with a bar."""
 
 import hashlib
-import time
+import shlex
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from amden import __version__
 from amden.blank import Blank, cell_blank, cubic_blank
 from amden.commands import err, pick_device, progress_bar
 from amden.config import to_dict
@@ -17,6 +20,7 @@ from amden.generation import OnFrame, generate
 from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.pretrained import energy_model, model_path
+from amden.progress import Lines
 from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement
 from amden.request import Request
 from amden.structure import Structures
@@ -24,9 +28,6 @@ from amden.targets import box_density
 
 DEFAULT_ATOMS = 256
 """In a structure, where nobody asks for a size."""
-
-LOG_SECONDS = 60.0
-"""Time between two lines on a refinement where there is no terminal to draw a bar on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,20 +160,18 @@ def generate_shown(
     work = sum(evaluations(model, n_steps=n_steps, refine=refine))
     if refine is not None:
         err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
-    logged = time.monotonic()
+    if parts is not None and parts.n_kept:
+        err.print(f"  {parts.n_kept} of {len(blank)} structures are there from before")
+    total = len(blank) * work
     with progress_bar("{task.fields[note]}") as bar:
-        task = bar.add_task(title, total=len(blank) * work, note="evaluations")
+        task, lines = bar.add_task(title, total=total, note="evaluations"), Lines()
 
         def show(done: int, now: Steering | Warmth | None) -> None:
-            nonlocal logged
             bar.advance(task, done)
-            if now is None:
-                return
-            note = f"evaluations, {now}"
-            bar.update(task, note=note)
-            if not err.is_terminal and time.monotonic() - logged > LOG_SECONDS:
-                err.print(f"  {bar.tasks[task].completed:.0f} of {len(blank) * work} {note}")
-                logged = time.monotonic()
+            if now is not None:
+                bar.update(task, note=f"evaluations, {now}")
+            made = float(bar.tasks[task].completed)  # rich keeps it as the number it is handed
+            lines.say(f"{made:.0f} of {total} {bar.tasks[task].fields['note']}", made, total)
 
         return generate(
             model,
@@ -187,8 +186,13 @@ def generate_shown(
             parts=parts,
             on_step=show,
             on_frame=on_frame,
-            on_estimate=_print_estimate if refine else None,
+            on_estimate=_print_estimate,
         )
+
+
+def told_origin(model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of the origin of generated structures, for `io.write_origin`."""
+    return {"amden": __version__, "command": shlex.join(["amden", *sys.argv[1:]]), "made_by": model, **facts}
 
 
 def _print_estimate(seconds: float) -> None:

@@ -14,22 +14,19 @@ from amden.analysis.parity import REQUENCHED
 from amden.blank import Blank
 from amden.commands import err
 from amden.compositions import oxide_column
-from amden.io import check_output, write_structures
+from amden.io import check_output, write_origin, write_structures
 from amden.model import Model
 from amden.parts import Parts
 from amden.properties import at_rest, property_of
-from amden.report.sweep import Held, Sweep, read_sweep, write_sweep
+from amden.report.sweep import CONVERGED, Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
-from amden.sampling_commands import SamplingOptions, generate_shown, read_cells, read_sampling
+from amden.sampling_commands import SamplingOptions, generate_shown, read_cells, read_sampling, told_origin
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
-from amden.targets import PROPERTY_UNITS, outcome, read_request, read_targets
+from amden.targets import PROPERTY_UNITS, composition_notes, outcome, read_request, read_targets
 
 _SERIES = re.compile(r"^\s*(\S+?)\s*=\s*(\S+?):(\S+?):(\d+)\s*(\S*)\s*$")
-
-CONVERGED = "_vrh"
-"""Ending of the moduli that are measured in the converged convention too."""
 
 
 def run_sweep(
@@ -57,13 +54,15 @@ def run_sweep(
     first = [f"{name}={series.values[0]:.12g}", *fixed]
     wish, _ = read_request(loaded, targets=first, guide=sampling.guide, extrapolate=True, **asked)
     names, further = _measurable(name, wish.targets), _beside(beside, name)
-    for note in read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes:
+    notes = read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes
+    for note in (*notes, *composition_notes(wish.composition, loaded.denoiser.config.vocabulary)):
         err.print(f"  [yellow]note:[/] {note}")
     blank = _repeated(read_cells(loaded, wish, n, atoms=atoms, density=density, cell=cell), len(series.values))
     each = torch.tensor(series.values, dtype=torch.float64).repeat_interleave(n)
     wish = replace(wish, targets={**wish.targets, name: each})
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
-    parts = Parts(out / "sweep.extxyz", sampling.facts(wish, blank))
+    facts = sampling.facts(wish, blank)
+    parts = Parts(out / "sweep.extxyz", facts)
     count = f"{len(series.values)} targets of {name}, {n} structures each"
     err.print(f"{how.model} on {sampling.device}: {count}, {sampling.steps} steps, seed {sampling.seed}")
     made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
@@ -74,8 +73,9 @@ def run_sweep(
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
+    write_origin(out / "sweep.extxyz", told_origin(how.model, facts))
     parts.remove()
-    for line in outcome(made, wish):
+    for line in outcome(found, wish):
         print(line)
     _write(found, _sweeps(found, name, each, loaded, further), _held(found, wish, loaded), out, texts)
 

@@ -1,6 +1,8 @@
 """What `amden train` does. See `commands` for the other verbs."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from amden.dataset import describe, load_dataset, split
 from amden.model import load_model
 from amden.neighbors import check_cutoff, check_overlaps
 from amden.pretrained import model_path
-from amden.recipe import Recipe
+from amden.recipe import Recipe, score_config
 from amden.structure import Structures, validate
 from amden.training import Progress, check_folder, train
 
@@ -46,6 +48,7 @@ def run_train(
     if not dry_run:
         check_folder(folder, resume=resume, start=start is not None)
     fabric = _fabric(where, devices, dry_run=dry_run)
+    plan = replace(plan, data=source)
     structures = load_dataset(source)
     _report_data(structures, source, plan)
     if dry_run:
@@ -102,8 +105,10 @@ def _fabric(where: torch.device, devices: int, *, dry_run: bool) -> Fabric:
 
 def _shown(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
     """What tells the bar, and in lines what was validated; where there is no terminal, all."""
+    began: list[tuple[float, int]] = []
 
     def show(now: Progress) -> None:
+        began.append((time.monotonic(), now.step))
         bar.update(task, completed=now.step, loss=now.loss, rate=now.samples_per_second)
         if now.validation is not None or not err.is_terminal:
             elements = "" if now.elements is None else f" (elements {now.elements:.4f})"
@@ -118,6 +123,7 @@ def _shown(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
 def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
     """Say what was found; stop at what cannot be trained on."""
     validate(structures, source=source)
+    score_config(plan, structures)
     check_overlaps(structures, min_distance=0.5, source=source)
     check_cutoff(structures.select(range(min(len(structures), 500))), cutoff=plan.egnn.cutoff, source=source)
     found = describe(structures)
@@ -125,3 +131,7 @@ def _report_data(structures: Structures, source: str, plan: Recipe) -> None:
         err.print(f"  {fact}")
     for warning in found.warnings:
         err.print(f"  [yellow]note:[/] {warning}")
+    if len(structures) < 5 or not plan.training.validation:
+        err.print("  [yellow]note:[/] no structures are set aside: nothing is validated")
+    if plan.training.warmup >= plan.training.steps:
+        err.print("  [yellow]note:[/] `training.warmup` is not shorter than `training.steps`: the rate never comes up")

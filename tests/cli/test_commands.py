@@ -159,7 +159,7 @@ def test_threads_are_told_to_wait_before_torch_starts_them(tmp_path):
         (["train"], "a checkpoint is kept, the same command with --resume goes on"),
         (["simulate", "si-melt", "--n", "1", "--out", "d"], "finished cells are kept, the same command goes on"),
         (["merge", "a", "--out", "d"], "merged files are kept, the same command goes on"),
-        (["properties", "d", "--rings"], "finished properties are kept, the same command goes on"),
+        (["properties", "d", "--rings"], "finished properties of a dataset are kept, the same command goes on"),
     ],
 )
 def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):

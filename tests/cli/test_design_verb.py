@@ -19,6 +19,7 @@ from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig, ScoreModel
 from amden.properties import Tools, measured
+from amden.shard import load_shard, save_shard
 from amden.simulate.catalogue import PROTOCOLS, find_protocol
 from amden.simulate.oxides import parse_composition
 from amden.simulate.potentials import StillingerWeber
@@ -66,7 +67,11 @@ def test_what_is_kept_is_at_rest_and_as_measured(folder, capsys):
     rows = table("best/designs.csv")
     assert [float(row["density"]) for row in rows] == pytest.approx(found.properties["density"].tolist(), abs=1e-6)
     assert [float(row["off_by_tolerances"]) for row in rows] == sorted(float(row["off_by_tolerances"]) for row in rows)
-    assert "structures meet the targets" in capsys.readouterr().out
+    assert {row["meets"] for row in rows} == {"yes"}
+    told = capsys.readouterr()
+    assert "structures meet the targets" in told.out
+    plan = "model.safetensors on cpu: until 3 structures meet the targets, at most 3 rounds of 4 structures of 24 atoms"
+    assert f"{plan}, 8 steps, seed 0" in " ".join(told.err.split())
 
 
 def test_how_new_designs_are_is_told_beside_the_training_set(folder):
@@ -83,7 +88,11 @@ def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
     design(*hopeless, "--rounds", "1")
     told = capsys.readouterr()
     assert "none meets the targets; the closest" in told.out
-    assert "0 of 2 structures meet the targets after 1 rounds" in " ".join(told.err.split())
+    assert (
+        "0 of 2 structures meet the targets after 1 rounds. The same command with `--overwrite` and larger "
+        "`--rounds` goes on" in " ".join(told.err.split())
+    )
+    assert {row["meets"] for row in table("best/designs.csv")} == {"no"}
     first = Path("best/rounds/round-000.safetensors").read_bytes()
     design(*hopeless, "--rounds", "2", "--overwrite")
     assert "going on after 1 rounds" in capsys.readouterr().err
@@ -91,6 +100,54 @@ def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
     rounds = table("best/rounds.csv")
     assert [row["round"] for row in rounds] == ["1", "2"]
     assert float(rounds[1]["asked"]) > float(rounds[0]["asked"]) == 2.79  # what came out was too thin
+
+
+def test_a_larger_tolerance_keeps_more_of_the_rounds_that_are_there(folder, capsys):
+    asked = ["--target", "density=2.4", "--n", "2", "--rounds", "1"]
+    design(*asked, "--tolerance", "1e-6")
+    first = Path("best/rounds/round-000.safetensors")
+    before = first.read_bytes(), [row["meets"] for row in table("best/designs.csv")]
+    design(*asked, "--tolerance", "0.5", "--overwrite")
+    assert "going on after 1 rounds" in capsys.readouterr().err
+    assert (first.read_bytes(), before[1]) == (before[0], ["no", "no"])
+    assert [row["meets"] for row in table("best/designs.csv")] == ["yes", "yes"]
+
+
+def test_rounds_of_an_earlier_version_are_understood(folder, capsys):
+    """Their origin held targets with tolerances, and settings without names."""
+    asked = ["--target", "density=2.4", "--tolerance", "0.5", "--n", "1", "--rounds", "1"]
+    design(*asked)
+    path = Path("best/rounds/round-000.safetensors")
+    shard = load_shard(path)
+    origin = dict(shard.provenance["origin"])
+    names = ("seed", "steps", "refine", "settings", "device")
+    old = {**origin, "goals": {"density": [2.4, 0.5]}, "settings": [origin["settings"][name] for name in names]}
+    save_shard(path, shard.structures, provenance={**shard.provenance, "origin": old})
+    design(*asked, "--overwrite")
+    assert "going on after 1 rounds" in capsys.readouterr().err
+
+
+def test_batches_of_another_design_are_no_part_of_it(folder, monkeypatch, capsys):
+    """Interrupted in its first round, then asked for with other sizes."""
+    asked = ["--target", "density=2.4", "--tolerance", "0.5", "--n", "1", "--per-round", "2", "--rounds", "1"]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(design_commands, "at_rest", interrupted)
+        with pytest.raises(SystemExit):
+            design(*asked)
+    (kept,) = {path.parent for path in Path("best").rglob("*.safetensors")}
+    content = sorted(path.name for path in kept.iterdir())
+    capsys.readouterr()
+    for other, message in (["--atoms", "30"], "other cells"), (["--plain", "--steps", "9"], "steps was 8, is 9"):
+        with pytest.raises(SystemExit):
+            design(*asked, *other)
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert sorted(path.name for path in kept.iterdir()) == content
+    design(*asked)
+    assert len(read_structures("best/designs.extxyz")) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,6 +159,10 @@ def test_more_rounds_go_on_from_those_that_are_there(folder, capsys):
             "`--tolerance beauty`: there is no target of that name",
         ),
         (["--target", "density=2.4", "--tolerance", "-1"], "the tolerance of a target must be positive"),
+        (
+            ["--target", "density=2.4", "--tolerance", "density=abc"],
+            "`--tolerance density` needs a number, with or without a unit, got 'abc'",
+        ),
         (["--target", "density=2.4", "--target", "beauty=0", "--tolerance", "1"], "write `--tolerance NAME=1`"),
         (["--target", "density=2.4", "--requench", "magic"], "unknown protocol 'magic': expected one of si-melt"),
         (["--target", "density=9"], "outside the training data"),
@@ -148,11 +209,17 @@ def test_compositions_of_oxide_glasses_are_told_in_mole_per_cent(folder, monkeyp
     rows, found = table("best/designs.csv"), read_structures("best/designs.extxyz")
     for row, counts in zip(rows, counts_of(found), strict=True):
         assert parse_composition(row["oxides"]) == pytest.approx({k: n / 24 for k, n in counts.items()}, abs=1e-3)
-    assert "oxides" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "oxides" in told
+    assert "charge error before balancing: " in told
+    assert "after: 1 of 1 exactly neutral" in told
+    assert "elements changed to be neutral: " in told
 
 
 def test_the_rounds_of_another_design_are_refused(folder, capsys):
     design("--target", "density=2.4", "--tolerance", "0.5", "--n", "1", "--rounds", "1")
     with pytest.raises(SystemExit):
         design("--target", "density=2.5", "--tolerance", "0.5", "--n", "1", "--rounds", "1", "--overwrite")
-    assert "holds another design" in capsys.readouterr().err
+    assert "holds another design (targets density was 2.4, is 2.5, other cells)" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from amden import denoising, generation, refinement, sampling_commands
+from amden import denoising, generation, progress, refinement
 from amden.cli import main
 from amden.io import read_structures
 from amden.model import denoiser_of, load_model, save_model
@@ -20,7 +20,7 @@ def energy_checkpoint(tiny_model, tmp_path):
 
 def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(refinement, "STEPS_CPU", 8)
-    monkeypatch.setattr(sampling_commands, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
     monkeypatch.setattr(denoising, "STEERING_EVERY", 2)
     out = tmp_path / "g.extxyz"
     main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])
@@ -85,7 +85,7 @@ def test_a_model_is_sampled_as_its_recipe_says(energy_checkpoint, tmp_path, caps
 
 
 def test_langevin_dynamics_take_any_model_and_show_the_temperature(tiny_checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sampling_commands, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SAY_EVERY", 0.0)
     monkeypatch.setattr(denoising, "STEERING_EVERY", 2)
     arguments = ["generate", str(tiny_checkpoint), "--atoms", "8", "--steps", "10", "--device", "cpu", "--langevin"]
     arguments += ["--out", str(tmp_path / "g.extxyz"), "--langevin-set", "t_max=0.5", "--langevin-set", "n_steps=3"]

@@ -155,6 +155,7 @@ def test_compositions_are_told_in_oxides_and_balanced(folder, monkeypatch, capsy
     sizes = ["--n", "2", "--atoms", "30", "--out", "fig2", "--steps", "6", "--device", "cpu"]
     main(["sweep", "glass.safetensors", "--target", "density=2:3:2", "--target", "li_fraction=0.15", *sizes])
     told = " ".join(capsys.readouterr().out.split())
+    assert "not measured" not in told
     assert "charge error before balancing: " in told
     assert "after: 4 of 4 exactly neutral" in told
     assert "li_fraction held at 0.15: mean " in told
@@ -197,6 +198,18 @@ def test_what_cannot_be_swept_is_one_line(folder, capsys, options, message):
     assert not Path("fig4").exists()
 
 
+def test_an_unusual_composition_is_noted(folder, monkeypatch, capsys):
+    save("glass.safetensors", Vocabulary((8, 14)), {"density": PropertyScale(2.4, 0.1)}, {"density": 2.4})
+    monkeypatch.setattr(sweep_commands, "generate_shown", stopped_here)
+    with pytest.raises(SystemExit):
+        main(["sweep", "glass.safetensors", "--target", "density=2:3:2", "--formula", "Si2O3", "--out", "fig2"])
+    assert "note: Si2O3 is not neutral: its formal charges sum to +2 e" in " ".join(capsys.readouterr().err.split())
+
+
+def stopped_here(*_, **__):
+    raise ValueError("far enough")
+
+
 def test_errors_are_told_apart_by_the_range_of_the_training_data():
     target = np.repeat([20.0, 25.0, 30.0, 40.0], 2)
     value = target + np.array([4.0, 4.0, 1.0, -1.0, np.nan, 2.0, -10.0, -6.0])
@@ -206,7 +219,7 @@ def test_errors_are_told_apart_by_the_range_of_the_training_data():
     assert [mean for _, mean, *_ in found.means()] == [24.0, 25.0, 32.0, 32.0]
     assert found.pearson == pytest.approx(np.corrcoef([20.0, 25.0, 30.0, 40.0], [24.0, 25.0, 32.0, 32.0])[0, 1])
     axes = sweep_figure([found]).axes[0]
-    assert axes.get_xlabel() == "target shear modulus (GPa)"
+    assert axes.get_xlabel() == "target shear modulus, GPa"
     assert "MAE 1.33 within, 6 beyond" in axes.get_title("left")
 
 
@@ -214,18 +227,34 @@ def test_others_are_drawn_beside():
     target = np.array([20.0, 20.0, 30.0, 30.0, 40.0, 40.0])
     own = Sweep("youngs_modulus", "GPa", target, target - 4.0, (15.0, 35.0))
     both = replace(own, beside={"requenched": replace(own, value=np.where(target < 40, target + 1.0, np.nan))})
-    assert "requenched: 4 of 6 measured, mean absolute error 1 GPa within, nan GPa beyond" in "\n".join(both.lines())
+    assert list(both.lines())[-1] == "  requenched: 4 of 6 measured, mean absolute error 1 GPa within"
     axes, held = sweep_figure(
         [both], [Held("li_fraction", "", 0.15, np.array([0.1, 0.2, np.nan]), (0.0, 0.1, 0.3))]
     ).axes
     title = axes.get_title("left")
     assert "generated: MAE 4 within, 4 beyond" in title
-    assert "requenched: MAE 1 within, nan beyond" in title
+    assert title.endswith("\nrequenched: MAE 1 within")
     assert {"generated", "requenched"} <= {text.get_text() for text in axes.get_legend().get_texts()}
     drawn = [line for line in axes.lines if len(line.get_xdata()) == len(target)]
     assert drawn[0].get_marker() != drawn[1].get_marker()
     assert held.get_title("left") == "MAE 0.05"
     assert sum(patch.get_height() for patch in held.patches if hasattr(patch, "get_height")) == pytest.approx(1.0)
+
+
+def test_what_is_unknown_is_left_out():
+    """Two targets, none beyond the range; and one that could not be measured at all."""
+    target = np.array([20.0, 20.0, 30.0, 30.0])
+    found = Sweep("shear_modulus_vrh", "GPa", target, target + 1.0, (15.0, 35.0))
+    assert [line.split(":")[0] for line in found.lines()] == [
+        "shear_modulus_vrh",
+        "  targets within 15 to 35 GPa (5th to 95th percentile of the training data)",
+    ]
+    lost = replace(found, value=np.full(4, np.nan))
+    assert list(lost.lines()) == ["shear_modulus_vrh: 0 of 4 structures measured"]
+    first, second = sweep_figure([found, replace(found, beside={"lost": lost})]).axes
+    assert first.get_ylabel() == "shear modulus (Voigt-Reuss-Hill), GPa"
+    assert first.get_title("left") == "MAE 1 within"
+    assert second.get_title("left") == "generated: MAE 1 within\nlost"
 
 
 def test_what_was_held_in_words():
@@ -237,6 +266,8 @@ def test_what_was_held_in_words():
     )
     (line,) = Held("cooling_rate", "K/ps", 5.0, values * np.nan).lines()
     assert line == "cooling_rate held at 5 K/ps: not measured"
+    (line,) = Held("li_fraction", "", 0.15, values[:1]).lines()
+    assert line == "li_fraction held at 0.15: mean 0.1 of 1 structures; mean error -0.05, mean absolute error 0.05"
 
 
 def test_a_table_of_another_sweep_is_refused(tmp_path):

@@ -90,7 +90,7 @@ def test_errors(tiny_model):
         cubic_blank(tiny_model, 1, atoms=0)
     with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
         cubic_blank(tiny_model, 0, atoms=1)
-    with pytest.raises(ValueError, match=r"`density` must be positive, got -1\.0"):
+    with pytest.raises(ValueError, match=r"`density` must be positive and less than 25 g/cm³, got -1"):
         cubic_blank(tiny_model, 1, atoms=1, density=-1.0)
     with pytest.raises(ValueError, match="`cell` has a vanishing volume"):
         cell_blank(tiny_model, 1, cell=torch.ones(3, 3))

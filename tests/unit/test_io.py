@@ -15,6 +15,7 @@ from amden.io import TrajectoryWriter, check_output, from_ase, read_structures, 
 from amden.structure import Structures, concatenate
 from amden.testing import diamond, random_structures
 
+SILICA = Path(__file__).parents[1] / "data" / "tersoff_sio2.extxyz"
 FRAME = """2
 Lattice="5 0 0 0 5 0 0 0 5" Properties=species:S:1:pos:R:3{info}
 Si 0.0 0.0 0.0
@@ -347,3 +348,18 @@ def test_what_ase_writes_is_read(tmp_path):
     found = read_structures(tmp_path / "silica.extxyz")
     assert found.species.tolist() == [14, 8, 8] * 2
     assert found.volume.tolist() == pytest.approx([210.0, 210.0])
+
+
+@pytest.mark.parametrize(("name", "line"), [("POSCAR", 5), ("XDATCAR", 5)])
+def test_formats_of_blocks_have_one_block_an_element(tmp_path, name, line):
+    glass = read_structures(SILICA, index="0")
+    order = torch.randperm(len(glass.species), generator=torch.Generator().manual_seed(0))
+    mixed = replace(glass, positions=glass.positions[order], species=glass.species[order])
+    write_structures(tmp_path / name, mixed)
+    assert (tmp_path / name).read_text().splitlines()[line].split() == ["O", "Si"]
+    back = read_structures(tmp_path / name)
+    assert sorted(back.species.tolist()) == sorted(mixed.species.tolist())
+    for z in (8, 14):
+        torch.testing.assert_close(
+            back.wrapped().positions[back.species == z], mixed.wrapped().positions[mixed.species == z]
+        )

@@ -51,4 +51,4 @@ def test_command_draws_and_tabulates(energy_model, tmp_path, capsys, monkeypatch
     assert len(table) == 2 * 201
     told = capsys.readouterr()
     assert "standard denoising" in told.out
-    assert "  402 of 402 evaluations, 0 s left" in told.err
+    assert "  804 of 804 evaluations, 0 s left" in told.err

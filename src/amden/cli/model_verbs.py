@@ -33,10 +33,12 @@ from amden.cli.options import (
 def generate(
     model: Annotated[str, typer.Argument(help="Name of a shipped model, a checkpoint, or a run folder.")],
     out: Annotated[Path, typer.Option(help="Structure file to write; its ending names the format (.extxyz).")],
-    n: Annotated[int | None, typer.Option(help="Number of structures.  [default: 1, or all of --like]")] = None,
+    n: Annotated[
+        int | None, typer.Option(help="Number of structures.  \\[default: 1, or all of --like]", min=1)
+    ] = None,
     atoms: Annotated[
         str | None,
-        typer.Option(help="Atoms in each structure, or from few to many: 80:250.  [default: 256]"),
+        typer.Option(help="Atoms in each structure, or from few to many: 80:250.  \\[default: 256]"),
     ] = None,
     density: Density = None,
     cell: Cell = None,
@@ -90,14 +92,14 @@ def design(
     target: Annotated[list[str], typer.Option(help="What a property is to be: 'shear_modulus=36 GPa'. Repeatable.")],
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="What may be off: 2, or 'shear_modulus=2 GPa'.  [default: σ/4 of the training data]"),
+        typer.Option(help="What may be off: 2, or 'shear_modulus=2 GPa'.  \\[default: σ/4 of the training data]"),
     ] = None,
     n: Annotated[int, typer.Option(help="Structures wanted.", min=1)] = 10,
-    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure, about.  [default: 256]", min=1)] = None,
+    atoms: Annotated[int | None, typer.Option(help="Atoms in each structure, about.  \\[default: 256]", min=1)] = None,
     density: Density = None,
     cell: Cell = None,
     rounds: Annotated[int, typer.Option(help="Rounds at most.", min=1)] = 10,
-    per_round: Annotated[int | None, typer.Option(help="Structures a round.  [default: N]", min=1)] = None,
+    per_round: Annotated[int | None, typer.Option(help="Structures a round.  \\[default: N]", min=1)] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Begin no further round after so long.")] = None,
     training: Annotated[
         Path | None, typer.Option("--train", help="What the model was trained on: tell how new the structures are.")
@@ -145,7 +147,7 @@ def sweep(
     n: Annotated[int, typer.Option(help="Structures for each target.", min=1)] = 20,
     atoms: Annotated[
         str | None,
-        typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.  [default: 256]"),
+        typer.Option(help="Atoms in each structure, about: 400, or from one to another: 350:500.  \\[default: 256]"),
     ] = None,
     density: Density = None,
     cell: Cell = None,
@@ -181,9 +183,9 @@ def sweep(
 
 
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="Recipe in YAML.  [default: every option's default]")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe in YAML.  \\[default: every option's default]")] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset folder or structure file, not the recipe's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  \\[default: runs/NAME]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: training.steps=1000.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     start: Annotated[str | None, typer.Option(help="Begin with the weights of this model (name or path).")] = None,
@@ -204,13 +206,13 @@ def energies(
     model: Annotated[str, typer.Argument(help="An energy model: name, checkpoint, or run folder.")],
     reference: Annotated[Path, typer.Option(help="Structures of the kind the model was trained on.")],
     n: Annotated[int, typer.Option(help="Structures to follow.", min=2)] = 10,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps with --hmc.  [default: 2000]", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps with --hmc.  \\[default: 2000]", min=1)] = None,
     hmc: Annotated[bool, typer.Option("--hmc", help="Also with Hamiltonian Monte Carlo.")] = False,
     hmc_set: HmcSettings = None,
     seed: Seed = 0,
     device: Device = "auto",
     batch_size: BatchSize = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for figure and table.  [default: MODEL-energies]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and table.  \\[default: MODEL-energies]")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Follow the noise energy along forward noising and denoising (fig. 3e of the paper)."""
@@ -226,6 +228,6 @@ def models(
     ] = None,
 ) -> None:
     """List the shipped models, or tell what one knows: elements, conditions and their ranges."""
-    from amden.commands import run_models
+    from amden.catalogue_commands import run_models
 
     run_models(model)

@@ -15,18 +15,18 @@ Conditional = Annotated[
     str, typer.Argument(help="A conditional model: name of a shipped one, checkpoint, or run folder.")
 ]
 Cell = Annotated[str | None, typer.Option(help="Cell in Å, instead of a cube: 1, 3 or 9 numbers, e.g. '17,17,20'.")]
-Density = Annotated[float | None, typer.Option(help="Density in g/cm³.  [default: that of the training]")]
+Density = Annotated[float | None, typer.Option(help="Density in g/cm³.  \\[default: that of the training]")]
 Composition = Annotated[
     str | None,
     typer.Option(
         "--composition",
         "--formula",
-        help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  [default: neutral where charges are known]",
+        help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  \\[default: neutral where charges are known]",
     ),
 ]
-Weight = Annotated[float | None, typer.Option(help="Weight w of guidance by targets.  [default: 1]", min=0)]
+Weight = Annotated[float | None, typer.Option(help="Weight w of guidance by targets.  \\[default: 1]", min=0)]
 Kind = Annotated[
-    str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  [default: null]")
+    str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  \\[default: null]")
 ]
 Guide = Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")]
 Extrapolate = Annotated[
@@ -35,7 +35,7 @@ Extrapolate = Annotated[
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Denoising steps.  [default: as the model's recipe says: 200, more with --hmc or --langevin on a GPU]",
+        help="Denoising steps.  \\[default: as the model's recipe says: 200, more with --hmc or --langevin on a GPU]",
         min=1,
     ),
 ]
@@ -63,7 +63,7 @@ Requench = Annotated[
 Plain = Annotated[
     bool, typer.Option("--plain", help="Standard denoising, also with a model that is relaxed by default.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  [default: fits memory]", min=1)]
+BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  \\[default: fits memory]", min=1)]
 
 
 def refinement(

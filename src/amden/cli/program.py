@@ -27,7 +27,7 @@ INTERRUPTED = 130
 
 KEPT = {
     "simulate": "finished cells are kept, the same command goes on",
-    "properties": "finished properties are kept, the same command goes on",
+    "properties": "finished properties of a dataset are kept, the same command goes on",
     "merge": "merged files are kept, the same command goes on",
     "generate": "finished batches are kept, the same command goes on",
     "sweep": "finished batches are kept, the same command goes on",
@@ -56,7 +56,7 @@ def _options(
 
 def figure(
     recipe: Annotated[Path, typer.Argument(help="What is compared, in YAML, as recipes/figures/fig3.yaml.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for figure and tables.  [default: beside RECIPE]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figure and tables.  \\[default: beside RECIPE]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: at_most=100.")] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
