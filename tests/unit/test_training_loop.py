@@ -242,20 +242,36 @@ def test_a_step_that_is_cut_short_is_done_again(fabric, parts, tmp_path, monkeyp
     assert [row["step"] for row in rows(tmp_path / "cut")] == ["2", "4", "6", "8"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_between_steps_with_a_checkpoint(fabric, parts, tmp_path, number):
-    told, before = [], signal.getsignal(number)
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def number(request):
+    """A signal that this process heeds, as one in the background may not."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
 
+
+def sending(number):
     def send(progress):
         if progress.step == 2:
             os.kill(os.getpid(), number)
 
-    how = {"fabric": fabric, "progress": send, "on_signal": lambda: told.append(True)}
+    return send
+
+
+def test_a_signal_ends_the_run_between_steps_with_a_checkpoint(fabric, parts, tmp_path, number):
+    told, before = [], signal.getsignal(number)
+    how = {"fabric": fabric, "progress": sending(number), "on_signal": lambda: told.append(True)}
     with pytest.raises(KeyboardInterrupt):
         train(loop(save_every=100), parts, tmp_path, **how)
     assert told == [True]
     assert int(state(tmp_path)["step"]) == 2
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so(fabric, parts, tmp_path, number):
+    signal.signal(number, signal.SIG_IGN)
+    train(RECIPE, parts, tmp_path, fabric=fabric, progress=sending(number))
+    assert int(state(tmp_path)["step"]) == RECIPE.training.steps
 
 
 def test_rows_beyond_the_checkpoint_are_written_once(fabric, parts, tmp_path):
