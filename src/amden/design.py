@@ -16,8 +16,9 @@ from amden.structure import Structures, concatenate
 SLOPES: Final = (0.3, 3.0)
 """Change of the measured mean with what is asked for is taken to lie in this range."""
 
-PRIOR: Final = 1 / 80
-"""Spread of what is taken as seen before the first round, in parts of what may be asked for."""
+PRIOR: Final = 1 / 20
+"""Spread of what is taken as seen before the first round, in parts of what may be asked for: 2 GPa for the shear
+modulus of silica, so that few structures, which scatter as much, do not decide on the slope."""
 
 
 @dataclass(frozen=True)
