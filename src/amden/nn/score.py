@@ -43,7 +43,7 @@ class ScoreConfig:
 
 SORTED_FROM: Final = 4096
 """Atoms from which on a processor is given those of a neighbourhood together: what it gathers for one atom is then in
-the cache for the next. 20,000 atoms in one cell take 0.6 of the time."""
+the cache for the next. 20,000 atoms in one cell take two thirds of the time."""
 
 
 class Room(NamedTuple):
