@@ -10,7 +10,7 @@ import pytest
 from ase.io import read
 
 from amden.simulate.potentials import StillingerWeber
-from amden.simulate.relaxation import relax
+from amden.simulate.relaxation import relax, terms
 
 pytestmark = pytest.mark.usefixtures("numba_cuda")
 
@@ -40,12 +40,14 @@ short = replace(glass, pair_sums=replace(glass.pair_sums, cutoff=5.0, contact_cu
 CHOICE = """
 import sys
 import numpy as np
-from amden.simulate.relaxation import cuda, relax
+from amden.simulate.relaxation import cuda, relax, terms
 
-cuda._TURNS, cuda._MOST_THREADS = 3, 8
+cuda._TURNS, cuda._MOST_THREADS, terms.ASTRAY = 3, 8, float(sys.argv[2])
 found = relax(short, **np.load(sys.argv[1]), force_tolerance=2.0, stress_tolerance=10.0, device="cuda")
 np.savez(sys.argv[1], **vars(found))
 """
+
+FIXED_CELL = CHOICE.replace("force_tolerance=2.0, stress_tolerance=10.0", "cell='fixed', force_tolerance=0.1")
 
 
 @pytest.fixture
@@ -96,8 +98,27 @@ def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(tmp_path):
         "n_atoms": np.array([9]),
         "species": np.array([built["short"].symbols.index(name) for name in quartz.get_chemical_symbols()]),
     }
-    simulated = simulate(SHORT_BMP + CHOICE, system, tmp_path)
+    simulated = simulate(SHORT_BMP + CHOICE, system, tmp_path, "1.5")
     compiled = relax(built["short"], **system, force_tolerance=2.0, stress_tolerance=10.0, device="cpu")
     assert compiled.converged.all()
+    for name, values in vars(compiled).items():
+        np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(tmp_path, monkeypatch):
+    """Lithium and oxygen beyond the reach of their contact, which fall into each other without it."""
+    other, built = SHORT_BMP.replace("5.0", "5.2"), {}  # compiled for these atoms to stray alone
+    exec(other, built)
+    monkeypatch.setattr(terms, "ASTRAY", 0.3)
+    ions = {
+        "positions": np.array([[0.0, 0.0, 0.0], [3.0, 2.0, 1.0]]),
+        "cells": 15.0 * np.eye(3)[None],
+        "n_atoms": np.array([2]),
+        "species": np.array([built["short"].symbols.index(name) for name in ("Li", "O")]),
+    }
+    simulated = simulate(other + FIXED_CELL, ions, tmp_path, "0.3")
+    compiled = relax(built["short"], **ions, cell="fixed", force_tolerance=0.1, device="cpu")
+    assert compiled.converged.all()
+    assert 1.5 < np.linalg.norm(compiled.positions[1] - compiled.positions[0]) < 2.5
     for name, values in vars(compiled).items():
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)

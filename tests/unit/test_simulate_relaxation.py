@@ -4,7 +4,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from amden.simulate.potentials import StillingerWeber, evaluate
+from amden.simulate.potentials import StillingerWeber, bmp_shrm, evaluate
 from amden.simulate.relaxation import cpu, minimum, relax, relax_structures
 from amden.testing import diamond
 from amden.units import EV_PER_A3_IN_GPA
@@ -198,3 +198,14 @@ def test_unknown_names_are_named(arguments, message, monkeypatch):
     positions, cell = strained(0)
     with pytest.raises(ValueError, match=message):
         relax(SW, positions, cell, ONE, **arguments)
+
+
+@pytest.mark.parametrize("apart", [6.0, 8.0])
+def test_ions_that_come_from_afar_do_not_fall_into_each_other(apart):
+    """Potassium and oxygen: beyond 7 Å they have no contact at the start, and nothing but that keeps them apart."""
+    potential = bmp_shrm()
+    pair = {"positions": np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0 + apart]]), "cells": 30.0 * np.eye(3)[None]}
+    species = np.array([potential.symbols.index(name) for name in ("K", "O")])
+    found = relax(potential, **pair, n_atoms=np.array([2]), species=species, cell="fixed", device="cpu")
+    assert found.converged.all()
+    assert 2.0 < np.linalg.norm(found.positions[1] - found.positions[0]) < 3.0

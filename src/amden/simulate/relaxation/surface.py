@@ -47,7 +47,7 @@ def gatherer(machine: w.Machine) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _inverter(jit: Callable[[Callable], Any]) -> Any:
+def inverter(jit: Callable[[Callable], Any]) -> Any:
     """`invert(matrix, inverse)`; returns the determinant."""
 
     def invert(matrix, inverse):
@@ -112,7 +112,7 @@ def placer(machine: w.Machine, potential: Potential) -> Any:
 
 def _framer(jit: Callable[[Callable], Any]) -> Any:
     """`frame(n, q, cell0, work)`: F, the cell and its inverse; returns the volume as `place` does."""
-    invert = _inverter(jit)
+    invert = inverter(jit)
 
     def frame(n, q, cell0, work):
         f, rows, scale = work.frames[w.STRETCH], n + w.STRAIN_ROWS, 1.0 / math.sqrt(float(n))
@@ -135,7 +135,7 @@ def _framer(jit: Callable[[Callable], Any]) -> Any:
 def relister(machine: w.Machine, potential: Potential) -> Any:
     """`relist(thread, n_threads, n, q, work)`: lists the neighbours at `work.place`; returns whether all have room."""
     build, any_thread = lists.lister(machine.jit, potential), machine.any
-    invert = _inverter(machine.jit)
+    invert = inverter(machine.jit)
 
     def relist(thread, n_threads, n, q, work):
         if thread == 0:

@@ -8,6 +8,9 @@ nothing needs to be remembered but that geometry.
 
 Atoms near a cutoff may be driven out with a term and back without it: in a glass of 255 atoms twelve choices do not
 come to an end, while its energy changes by less than 1 meV an atom. Hence the few.
+
+A start may be far from its minimum, though, and two ions that were far apart have no repulsion: opposite ones would
+fall into each other. So terms are chosen anew whenever an atom has strayed, and these choices do not count.
 """
 
 from collections.abc import Callable
@@ -15,10 +18,14 @@ from typing import Any, Final
 
 from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential
+from amden.simulate.relaxation import surface
 from amden.simulate.relaxation import workspace as w
 
 MOST_CHOICES: Final = 3
 """Times that terms are chosen anew at a minimum."""
+ASTRAY: Final = 1.5
+"""Å that an atom moves, beside the stretch of the cell, before terms are chosen anew: two that were 7 Å apart have no
+contact then, and are still some 4 Å apart, where contacts are next to nothing."""
 
 
 def noter(jit: Callable[[Callable], Any], potential: Potential) -> Any:
@@ -41,17 +48,21 @@ def _note_nothing(i, j, a, b, c, k, work):
 def chooser(machine: w.Machine, potential: Potential, finish: Any) -> Any:
     """`choose(thread, n_threads, n, plan, cell0, state, path, work)`: anew at a minimum, and goes on from there.
 
-    Not where the terms were chosen there, so where no step was made since, nor too often.
+    Not where the terms were chosen there, so where no step was made since, nor too often. After a step that takes an
+    atom astray at any time.
     """
-    sync = machine.sync
+    sync, strayed = machine.sync, _strayer(machine)
 
     def choose(thread, n_threads, n, plan, cell0, state, path, work):
-        moved = state[w.N_STEPS] > state[w.CHOSEN_AT]
-        if state[w.STATUS] == w.CONVERGED and moved and state[w.N_CHOICES] < plan[w.MOST_CHOICES]:
+        status, held = state[w.STATUS], plan[w.MOST_CHOICES] == 0.0 or state[w.N_STEPS] == state[w.CHOSEN_AT]
+        anew = status == w.CONVERGED and not held and state[w.N_CHOICES] < plan[w.MOST_CHOICES]
+        if status == w.RUNNING and not held and state[w.VERDICT] > 0.0:
+            anew = strayed(thread, n_threads, n, work)
+        if anew:
             finish(thread, n_threads, n, cell0, work.chosen, work.chosen_cell, path, work)
             if thread == 0:
                 state[w.STATUS], state[w.CHOSEN_AT] = w.RUNNING, state[w.N_STEPS]
-                state[w.N_CHOICES] += 1.0
+                state[w.N_CHOICES] += 1.0 if status == w.CONVERGED else 0.0
                 state[w.N_STEPS] -= 1.0
                 state[w.TRIAL] = 0.0
             for k in range(thread, len(path.q), n_threads):
@@ -59,6 +70,31 @@ def chooser(machine: w.Machine, potential: Potential, finish: Any) -> Any:
             sync()
 
     return machine.jit(choose if isinstance(potential, LongRanged) else _choose_nothing)
+
+
+def _strayer(machine: w.Machine) -> Any:
+    """`strayed(thread, n_threads, n, work)`: whether an atom at `work.place` is `ASTRAY` of where terms were chosen."""
+    invert, sync, any_thread, limit = surface.inverter(machine.jit), machine.sync, machine.any, ASTRAY**2
+
+    def strayed(thread, n_threads, n, work):
+        cell, inverse, astray = work.frames[w.CELL], work.frames[w.UNCHOSEN], False
+        if thread == 0:
+            invert(work.chosen_cell, inverse)
+        sync()
+        for i in range(thread, n, n_threads):
+            square = 0.0
+            for d in range(3):
+                x = work.place[d, i]
+                for k in range(3):
+                    fraction = 0.0
+                    for m in range(3):
+                        fraction += work.chosen[i, m] * inverse[m, k]
+                    x -= fraction * cell[k, d]
+                square += x * x
+            astray = astray or square > limit
+        return any_thread(astray)
+
+    return machine.jit(strayed)
 
 
 def _choose_nothing(thread, n_threads, n, plan, cell0, state, path, work):

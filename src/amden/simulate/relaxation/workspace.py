@@ -102,16 +102,16 @@ class Surface(NamedTuple):
     chosen_cell: Any
     """[3, 3], the cell."""
     frames: Any
-    """[4, 3, 3]: F, the cell cell₀ F, its inverse, and F⁻¹ of the list."""
+    """[5, 3, 3]: F, the cell cell₀ F, its inverse, F⁻¹ of the list, and the inverse of `chosen_cell`."""
     partial: Any
     """[sum, thread], for sums over the threads."""
     total: Any
     """[sum], their result."""
 
 
-STRETCH, CELL, INVERSE, LISTED_AT = range(4)
+STRETCH, CELL, INVERSE, LISTED_AT, UNCHOSEN = range(5)
 """Of `Surface.frames`."""
-N_FRAMES: Final = 4
+N_FRAMES: Final = 5
 
 
 class Geometry(NamedTuple):
