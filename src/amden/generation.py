@@ -5,6 +5,7 @@ how many are made, nor on the batch size (within the rounding of the network's s
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ def generate(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     compiled: bool = False,
+    share: tuple[int, int] = (1, 1),
     parts: Parts | None = None,
     on_step: OnStep = lambda *_: None,
     on_frame: OnFrame | None = None,
@@ -72,37 +74,40 @@ def generate(
     by Langevin dynamics; `on_record` is told what happened in the former, with `energies` also in standard denoising.
     The batch is halved whenever memory runs out. `compiled` asks for a network compiled for a GPU where that pays
     (`COMPILE_FROM`). `parts` keeps each finished batch and now and then the state of the unfinished one, and brings
-    back those of an interrupted call.
+    back those of an interrupted call. A `share` (i, m) is the i-th of m equal parts of the structures, each as it is in
+    the whole; several processes may make theirs with the same `parts` at a time, once `Parts.cut` was there.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, for Hamiltonian Monte Carlo
-    with a model that has no energy, and for a `request` that the model does not understand.
+    with a model that has no energy, for a `request` that the model does not understand, and for an empty `share`.
     """
     request = request or Request()
     request.check(model, blank.n_atoms, refine=refine)
     if (isinstance(refine, HMCConfig) or energies) and not isinstance(model.denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
-    device = torch.device(device)
-    size = batch_size or automatic_batch_size(blank, device, share=memory_share(model))
+    own, device = share_of(len(blank), share), torch.device(device)
     work = evaluations(model, n_steps=n_steps, refine=refine)
-    compiled = compiled and len(blank) * sum(work) >= COMPILE_FROM
-    batches = _Batches(model, blank, request, spawn_seeds(seed, len(blank)), device, compiled)
-    done = parts.load() if parts is not None else {}
+    compiled = compiled and len(own) * sum(work) >= COMPILE_FROM
+    batches = _Batches(model, blank, own, request, spawn_seeds(seed, len(blank)), device, compiled)
+    done = {n: held for n, held in (parts.load() if parts is not None else {}).items() if n in own}
     for held in done.values():
         on_step(len(held) * sum(work), None)
-    first = 0
-    while first < len(blank):
+    begun = parts.begun() if parts is not None else ()
+    made, first, size = list[Structures](), own.start, batch_size
+    while first < own.stop:
         if first in done:
+            made.append(done[first])
             first += len(done[first])
             continue
+        size = size or automatic_batch_size(batches.own, device, share=memory_share(model))
         kept = StateKeeper(parts, first, every=SAVE_SECONDS)
-        ends = (first + (kept.n_systems or size), len(blank), *(held for held in done if held > first))
-        chosen = torch.arange(first, min(ends))
+        ends = (first + size, own.stop, *(n for n in (*done, *begun) if n > first))
+        chosen = torch.arange(first, min(ends) if kept.n_systems is None else first + kept.n_systems)
         told: dict[str, Any] = {"kept": kept, "on_step": on_step, "on_frame": on_frame if first == 0 else None}
         try:
             run, lead = batches.prepared(chosen, size)
             if on_estimate is not None:
-                left = (len(blank) - sum(map(len, done.values()))) / len(chosen) * sum(work)
+                left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(work)
                 on_estimate(run.seconds() * (1 + request.guided) * (left - sum(work[: kept.steps_done])))
                 on_estimate = None
             result, record = denoised(run, lead, request, work=work, refine=refine, energies=energies, **told)
@@ -117,46 +122,67 @@ def generate(
             parts.save(first, done[first])
         if record is not None:
             on_record(record)
-        first += len(chosen)
-    return concatenate([done[first] for first in sorted(done)])
+    return concatenate(made)
+
+
+def share_of(n: int, share: tuple[int, int]) -> range:
+    """Which of `n` structures are in the i-th of m shares.
+
+    >>> [share_of(10, (i, 3)) for i in (1, 2, 3)]
+    [range(0, 3), range(3, 6), range(6, 10)]
+    """
+    i, m = share
+    if not 1 <= i <= m <= n:
+        raise ValueError(f"`share` must be i of m with 1 ≤ i ≤ m, and m at most {n} structures, got {i} of {m}")
+    return range(n * (i - 1) // m, n * i // m)
 
 
 class _Batches:
-    """Models on a device, and the batches that they are given."""
+    """Models, on a device from the first batch on, and the batches of a share that they are given."""
 
     def __init__(
         self,
         model: Model,
         blank: Blank,
+        own: range,
         request: Request,
         seeds: Int[Tensor, " systems"],
         device: torch.device,
         compiled: bool,
     ) -> None:
+        self.own = Blank(blank.cell[own.start : own.stop], blank.n_atoms[own.start : own.stop])
         self._blank, self._request, self._seeds = blank, request, seeds
-        self._device, self._compiled = device, compiled
-        self._model, self._capacity = self._placed(model)
-        if compiled:
-            model.denoiser.network.compile(dynamic=False)
-        guide = request.guidance.model if request.guided else None
-        self._guide = None if guide is None else self._placed(guide)
+        self._given, self._device, self._compiled = model, device, compiled
+
+    @cached_property
+    def _model(self) -> tuple[Model, int | None]:
+        placed = self._placed(self._given)
+        if self._compiled:
+            self._given.denoiser.network.compile(dynamic=False)
+        return placed
+
+    @cached_property
+    def _guide(self) -> tuple[Model, int | None] | None:
+        guide = self._request.guidance.model if self._request.guided else None
+        return None if guide is None else self._placed(guide)
 
     def _placed(self, model: Model) -> tuple[Model, int | None]:
         denoiser = model.denoiser.to(self._device)
         denoiser.egnn.fuse(self._device)
-        return model, _capacity(self._blank, denoiser, self._device)
+        return model, _capacity(self.own, denoiser, self._device)
 
     def prepared(self, chosen: Int[Tensor, " chosen"], size: int) -> tuple[BatchRun, Denoiser]:
         """The batch of these systems, one of batches of `size`, and what tells its noise."""
         part = Blank(self._blank.cell[chosen].to(self._device), self._blank.n_atoms[chosen].to(self._device))
-        room = _room(self._blank, size, part) if self._compiled else None
+        room = _room(self.own, size, part) if self._compiled else None
         streams = Streams.of(self._seeds[chosen], part.n_atoms)
         asked = self._request.conditions(chosen, self._device)
-        run = BatchRun(self._model, part, streams, self._capacity, room, asked)
+        model, capacity = self._model
+        run = BatchRun(model, part, streams, capacity, room, asked)
         other = None
         if self._guide is not None:
             other = BatchRun(self._guide[0], part, streams, self._guide[1], room, asked)
-        return run, driver(self._request, self._model, run, guide=other, streams=streams)
+        return run, driver(self._request, model, run, guide=other, streams=streams)
 
 
 def memory_share(model: Model) -> int:

@@ -4,13 +4,15 @@ generation goes on."""
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from amden import storage
@@ -49,6 +51,16 @@ class BatchState:
         steps_done, n_systems = (int(n) for n in tensors["counts"])
         return BatchState(steps_done, n_systems, tensors["positions"], tensors["elements"], hmc)
 
+    def part(self, chosen: range, n_atoms: Int[Tensor, " systems"]) -> "BatchState":
+        """That of some systems, where all have so many atoms."""
+        own, hmc = slice(chosen.start, chosen.stop), None
+        atoms = slice(int(n_atoms[: chosen.start].sum()), int(n_atoms[: chosen.stop].sum()))
+        if self.hmc is not None:
+            record = self.hmc.record
+            columns = (getattr(record, name)[:, own] for name in _RECORD[1:])
+            hmc = HMCState(self.hmc.step[own], HMCRecord(record.t, *columns))
+        return BatchState(self.steps_done, len(chosen), self.positions[atoms], self.elements[atoms], hmc)
+
     def tensors(self) -> dict[str, Tensor]:
         """The state as tensors, to be written."""
         found = {"counts": torch.tensor([self.steps_done, self.n_systems])}
@@ -59,7 +71,8 @@ class BatchState:
 
 
 class Parts:
-    """A hidden folder beside the output, with one file a batch; bits are kept as they are.
+    """A hidden folder beside the output, with one file a batch; bits are kept as they are. Several processes may keep
+    theirs at a time.
 
     Batches of another `request` (model, seed, cells, settings: any JSON mapping) are not ours, and are refused.
 
@@ -80,7 +93,8 @@ class Parts:
         """Keep a batch whose first structure has this number."""
         tensors = {name: getattr(structures, name) for name in _ARRAYS}
         tensors |= {_PROPERTY + name: values for name, values in structures.properties.items()}
-        storage.write(self.folder / f"{first:07d}.safetensors", tensors, {"request": self._request})
+        header = {"request": self._request, "properties": list(structures.properties)}
+        storage.write(self.folder / f"{first:07d}.safetensors", tensors, header)
         self._state(first).unlink(missing_ok=True)
 
     def save_state(self, first: int, state: BatchState) -> None:
@@ -102,18 +116,39 @@ class Parts:
     def _state(self, first: int) -> Path:
         return self.folder / f"{first:07d}.state"
 
+    def begun(self) -> list[int]:
+        """The first structures of the batches on their way."""
+        return [int(path.stem) for path in self.folder.glob("*.state")]
+
+    def cut(self, at: Iterable[int], n_atoms: Int[Tensor, " systems"]) -> None:
+        """Part the batches, finished and on their way, before these structures; `n_atoms` are those of all blanks.
+
+        No other process may be at work here. Where it is interrupted, nothing is lost.
+        """
+        for first, held in self.load().items():
+            for piece in _pieces(first, len(held), at):
+                self.save(first + piece.start, held.select(piece))
+        for first in self.begun():
+            state = self.load_state(first)
+            assert state is not None
+            for piece in _pieces(first, state.n_systems, at):
+                self.save_state(first + piece.start, state.part(piece, n_atoms[first : first + state.n_systems]))
+
     def load(self) -> dict[int, Structures]:
         """The batches kept, by the number of their first structure.
 
         Errors: `ValueError` for a file that is damaged, or of another request, be it a state.
         """
         for path in self.folder.glob("*.state"):
-            self._own(path)
+            with suppress(FileNotFoundError):  # another process has finished that batch meanwhile
+                self._own(path)
         kept = {}
         for path in self.folder.glob("*.safetensors"):
-            tensors = self._own(path).tensors
-            positions, species, cell, n_atoms = (tensors[name] for name in _ARRAYS)
-            told = {k.removeprefix(_PROPERTY): v for k, v in tensors.items() if k.startswith(_PROPERTY)}
+            stored = self._own(path)
+            positions, species, cell, n_atoms = (stored.tensors[name] for name in _ARRAYS)
+            names = [name.removeprefix(_PROPERTY) for name in stored.tensors if name.startswith(_PROPERTY)]
+            names = (stored.header or {}).get("properties", names)  # in their order, which tensors do not keep
+            told = {name: stored.tensors[_PROPERTY + name] for name in names}
             kept[int(path.stem)] = Structures(positions, species, cell, n_atoms, told)
         return kept
 
@@ -155,6 +190,14 @@ class StateKeeper:
         """Begin the batch anew."""
         if self._parts is not None:
             self._parts.forget_state(self._first)
+
+
+def _pieces(first: int, n: int, at: Iterable[int]) -> Iterator[range]:
+    """What `n` structures from `first` on are cut into, if they are, counted from `first`; the one that takes the place
+    of the whole comes last."""
+    ends = [0, *sorted(cut - first for cut in at if 0 < cut - first < n), n]
+    pieces = [range(*pair) for pair in pairwise(ends)]
+    return reversed(pieces if len(pieces) > 1 else [])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

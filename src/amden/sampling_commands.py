@@ -23,6 +23,7 @@ from amden.pretrained import energy_model, model_path
 from amden.progress import Lines
 from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement
 from amden.request import Request
+from amden.sharing import gpus_to_share, make_shares
 from amden.structure import Structures
 from amden.targets import box_density
 
@@ -155,13 +156,17 @@ def generate_shown(
     parts: Parts | None = None,
     on_frame: OnFrame | None = None,
 ) -> Structures:
-    """`generate` with a bar; with a refinement the time it takes is told first, then how that goes."""
-    model, n_steps, refine = sampling.model, sampling.steps, sampling.refine
-    work = sum(evaluations(model, n_steps=n_steps, refine=refine))
-    if refine is not None:
+    """`generate` with a bar; with a refinement the time it takes is told first, then how that goes.
+
+    All GPUs take part where there is enough to do and `parts`, in which their workers leave what they make.
+    """
+    work = sum(evaluations(sampling.model, n_steps=sampling.steps, refine=sampling.refine))
+    if sampling.refine is not None:
         err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
-    if parts is not None and parts.n_kept:
-        err.print(f"  {parts.n_kept} of {len(blank)} structures are there from before")
+    kept = 0 if parts is None else parts.n_kept
+    if kept:
+        err.print(f"  {kept} of {len(blank)} structures are there from before")
+    gpus = () if parts is None or on_frame else gpus_to_share(sampling.device, blank, work=work, left=len(blank) - kept)
     total = len(blank) * work
     with progress_bar("{task.fields[note]}") as bar:
         task, lines = bar.add_task(title, total=total, note="evaluations"), Lines()
@@ -173,21 +178,22 @@ def generate_shown(
             made = float(bar.tasks[task].completed)  # rich keeps it as the number it is handed
             lines.say(f"{made:.0f} of {total} {bar.tasks[task].fields['note']}", made, total)
 
-        return generate(
-            model,
-            blank,
-            request=wish,
-            seed=sampling.seed,
-            n_steps=n_steps,
-            refine=refine,
-            device=sampling.device,
-            batch_size=batch_size,
-            compiled=sampling.device.type == "cuda",
-            parts=parts,
-            on_step=show,
-            on_frame=on_frame,
-            on_estimate=_print_estimate,
-        )
+        how: dict[str, Any] = {
+            "request": wish,
+            "seed": sampling.seed,
+            "n_steps": sampling.steps,
+            "refine": sampling.refine,
+            "device": sampling.device,
+            "batch_size": batch_size,
+            "compiled": sampling.device.type == "cuda",
+            "parts": parts,
+        }
+        told: dict[str, Any] = {"on_step": show, "on_estimate": _print_estimate}
+        if gpus:
+            err.print(f"  {len(gpus)} workers on GPU {', '.join(gpus)}", highlight=False)
+            make_shares(gpus, sampling.model, blank, **how, **told)
+            return generate(sampling.model, blank, **how)
+        return generate(sampling.model, blank, on_frame=on_frame, **how, **told)
 
 
 def told_origin(model: str, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,9 @@ Requench = Annotated[
 Plain = Annotated[
     bool, typer.Option("--plain", help="Standard denoising, also with a model that is relaxed by default.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Structures at a time.  \\[default: fits memory]", min=1)]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Structures at a time, on each GPU.  \\[default: fits memory]", min=1)
+]
 
 
 def refinement(
