@@ -38,9 +38,7 @@ def run_train(
 ) -> None:
     """Body of `amden train`."""
     where = pick_device(device)
-    plan = (
-        load_config(Recipe, recipe, overrides=overrides) if recipe else from_dict(Recipe, with_overrides({}, overrides))
-    )
+    plan = _recipe(recipe, overrides)
     source = str(data or plan.data)
     if not source:
         raise ValueError("no data: name it in the recipe (`data: …`) or by `--data`")
