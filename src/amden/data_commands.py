@@ -1,23 +1,20 @@
 """What the verbs that make and complete datasets do: simulate, merge, properties. See `commands` for the others."""
 
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from math import floor, log10
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from rich.markup import escape
 from torch import Tensor
 
-from amden.commands import err, loaded_set, pick_device, progress_bar
+from amden.commands import err, loaded_set, pick_device
 from amden.compositions import counts_of
 from amden.dataset import SUFFIX
 from amden.io import WITH_PROPERTIES, check_structure_file, read_structures, write_structures
-from amden.progress import Lines, campaign_bar
+from amden.progress import campaign_bar, measuring_bar
 from amden.properties import PROPERTIES, add_properties, property_of, shard_files, stored, with_properties
 from amden.properties import Progress as Measuring
 from amden.random import spawn_seeds
@@ -140,7 +137,7 @@ def run_properties(
         workers = len(gpus) if where == "cuda" and device in ("auto", "cuda") else 1
     workers = max(1, min(workers, len(files)))
     how = {"potential": potential, "device": where}
-    with _measuring_bar() as show, batch_executor(workers=workers, gpus=gpus) as pool:
+    with measuring_bar() as show, batch_executor(workers=workers, gpus=gpus) as pool:
         if pool is None:
             add_properties(data, names, **how, progress=show)
         else:
@@ -157,27 +154,12 @@ def _measure_file(
         raise ValueError(f"{data} is a structure file: name one for the structures with properties, --out {wanted}")
     where, structures = _simulating(device), read_structures(data)
     form = check_structure_file(out, len(structures), overwrite=overwrite)
-    with _measuring_bar() as show:
+    with measuring_bar() as show:
         found = with_properties(structures, names, potential=potential, device=where, progress=show)
     write_structures(out, found, overwrite=overwrite)
     if form not in WITH_PROPERTIES:
         err.print(f"  [yellow]note:[/] {form} files have no place for properties, they are only told; use .extxyz")
     _tell_columns(out, {c: found.properties[c] for name in names for c in PROPERTIES[name].columns})
-
-
-@contextmanager
-def _measuring_bar() -> Iterator[Callable[[Measuring], None]]:
-    """What it gives is told the progress; warnings are told at the end."""
-    with warnings.catch_warnings(record=True) as said, progress_bar("structures", "{task.fields[what]}") as bar:
-        task, lines = bar.add_task("measuring", total=None, what=""), Lines()
-
-        def show(now: Measuring) -> None:
-            bar.update(task, completed=now.done, total=now.total, what=now.what)
-            lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
-
-        yield show
-    for warning in said:
-        err.print(f"  [yellow]note:[/] {escape(str(warning.message))}")
 
 
 def _tell_columns(path: Path, columns: Mapping[str, Tensor]) -> None:

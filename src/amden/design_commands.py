@@ -20,6 +20,7 @@ from amden.design_results import write_designs
 from amden.io import check_output, write_origin
 from amden.model import Model
 from amden.parts import Parts, differences
+from amden.progress import measuring_bar
 from amden.properties import at_rest, property_of
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
@@ -208,8 +209,8 @@ class _Maker:
         title = f"round {number + 1}: generating"
         made = generate_shown(sampling, self.blank, wish, title=title, parts=parts)
         device = choose_device(self.sampling.device.type)
-        with err.status(f"round {number + 1}: relaxing and measuring {len(made)} structures"):
-            found = at_rest(made, self.names, device=device, potential=self.potential)
+        with measuring_bar(f"round {number + 1}: measuring") as show:
+            found = at_rest(made, self.names, device=device, potential=self.potential, progress=show)
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}
         parts.remove()
         return replace(found, properties={**told, **found.properties})

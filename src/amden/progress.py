@@ -1,6 +1,7 @@
-"""How far a simulation is, told on the terminal by a bar, and where there is none by a line now and then."""
+"""How far a simulation or a measurement is: a bar on the terminal, and where there is none a line now and then."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from rich.markup import escape
 
 from amden.commands import err, progress_bar
+from amden.properties import Progress as Measuring
 from amden.simulate.campaign import Progress
 from amden.simulate.protocol import Protocol
 
@@ -31,6 +33,21 @@ def campaign_bar(protocol: Protocol, total: int, title: str = "simulating") -> I
             lines.say(f"{now.done} of {now.n} cells{', ' if batch else ''}{batch}", work, now.n)
 
         yield show
+
+
+@contextmanager
+def measuring_bar(title: str = "measuring") -> Iterator[Callable[[Measuring], None]]:
+    """What it gives is told the progress; warnings are told at the end."""
+    with warnings.catch_warnings(record=True) as said, progress_bar("structures", "{task.fields[what]}") as bar:
+        task, lines = bar.add_task(title, total=None, what=""), Lines()
+
+        def show(now: Measuring) -> None:
+            bar.update(task, completed=now.done, total=now.total, what=now.what)
+            lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
+
+        yield show
+    for warning in said:
+        err.print(f"  [yellow]note:[/] {escape(str(warning.message))}")
 
 
 class Lines:

@@ -269,18 +269,27 @@ def measured(
 
 
 def at_rest(
-    structures: Structures, names: Sequence[str], *, device: Device = "auto", potential: str | None = None
+    structures: Structures,
+    names: Sequence[str],
+    *,
+    device: Device = "auto",
+    potential: str | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> Structures:
     """The structures with atoms and cell relaxed to 0.005 eV/Å, then measured: the columns of these properties and
     `potential_energy` in eV an atom. What does not converge is left where it was given up, with NaN for all columns.
 
-    `potential` is a name in `POTENTIALS`; left out, the first that has all elements.
+    `potential` is a name in `POTENTIALS`; left out, the first that has all elements. `progress` is told each thing that
+    is done with all structures from the first to the last.
 
     Errors: `ValueError` for elements that no built-in potential knows.
     """
     tools = Tools(potential or _potential_of(structures, {}), device)
-    relaxed = relax_structures(structures, tools.interaction, device=device)
-    found = measured(relaxed.structures, names, tools)
+    tell = lambda n, what: progress(Progress(n, len(structures), what))  # noqa: E731
+    tell(0, "relaxed")
+    relaxed = relax_structures(structures, tools.interaction, device=device, progress=lambda n: tell(n, "relaxed"))
+    found = measured(relaxed.structures, names, tools, tell=tell)
+    tell(len(structures), "")
     n_atoms = structures.without_ghosts().n_atoms.cpu()
     columns = {**found.properties, "potential_energy": torch.from_numpy(relaxed.energy) / n_atoms}
     lost = torch.from_numpy(~relaxed.converged)

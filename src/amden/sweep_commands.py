@@ -17,6 +17,7 @@ from amden.compositions import oxide_column
 from amden.io import check_output, write_origin, write_structures
 from amden.model import Model
 from amden.parts import Parts
+from amden.progress import measuring_bar
 from amden.properties import at_rest, property_of
 from amden.report.sweep import CONVERGED, Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
@@ -67,8 +68,8 @@ def run_sweep(
     err.print(f"{how.model} on {sampling.device}: {count}, {sampling.steps} steps, seed {sampling.seed}")
     made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
     chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
-    with err.status("relaxing and measuring"):
-        found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded))
+    with measuring_bar() as show:
+        found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded), progress=show)
     found = replace(found, properties={**made.properties, **found.properties})
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)

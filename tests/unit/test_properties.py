@@ -275,7 +275,7 @@ def test_the_command_line_wants_something_to_compute(campaign, capsys):
 def test_what_is_relaxed_by_which_potential(monkeypatch, potential, expected):
     told = []
 
-    def still(structures, interaction, *, device):
+    def still(structures, interaction, *, device, **_):
         told.append(type(interaction).__name__)
         return RelaxedStructures(structures, np.array([-8.0]), np.array([True]))
 
@@ -357,3 +357,16 @@ def test_more_is_refused_or_noted(tmp_path, campaign, capsys):
     copper = replace(diamond(), species=torch.full_like(diamond().species, 29))
     with pytest.raises(ValueError, match="moduli need a potential that knows all elements of the structures: "):
         with_properties(copper, ["density", "moduli"])
+
+
+def test_structures_at_rest_tell_how_far_they_are():
+    told = []
+    cells = concatenate([diamond(a=a) for a in (5.3, 5.5, 5.6)])
+    at_rest(cells, ["density", "rings"], device="cpu", progress=told.append)
+    assert [(now.done, now.what) for now in told] == [
+        *((n, "relaxed") for n in range(4)),
+        (0, "density"),
+        (0, "rings"),
+        (3, ""),
+    ]
+    assert {now.total for now in told} == {3}
