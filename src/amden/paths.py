@@ -66,7 +66,8 @@ def energy_paths(
     if not isinstance(model.denoiser, EnergyModel):
         raise ValueError("noise energies need an energy model, this one predicts the noise alone")
     blank = like_blank(model, reference)
-    size = batch_size or automatic_batch_size(blank, torch.device(device), share=memory_share(model))
+    where = torch.device(device)
+    size = batch_size or automatic_batch_size(blank, where, share=memory_share(model, where))
     how = {"n_steps": n_steps, "seed": seed, "device": device, "batch_size": size}
     paths = {FORWARD: _forward(model, reference, **how, on_step=on_step)}
     for name, steps, config in ((STANDARD, n_steps, None), (HMC, hmc_steps, hmc)):

@@ -5,7 +5,7 @@ import torch
 
 from amden.blank import Blank, cell_blank, cubic_blank, like_blank
 from amden.diffusion.hmc import HMCConfig
-from amden.generation import automatic_batch_size, generate
+from amden.generation import automatic_batch_size, generate, memory_share
 from amden.model import denoiser_of
 from amden.structure import Structures
 from amden.testing import diamond, random_structures
@@ -83,6 +83,23 @@ def test_progress_and_frames(tiny_model):
 
 def test_batches_on_a_cpu_are_single(tiny_model):
     assert automatic_batch_size(cubic_blank(tiny_model, 9, atoms=10), torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize(("layers", "fused", "share"), [(4, False, 12), (6, False, 18), (6, True, 1), (8, True, 2)])
+def test_energy_models_need_memory_for_their_gradients_unless_kernels_keep_nothing(
+    tiny_model, monkeypatch, layers, fused, share
+):
+    config = tiny_model.denoiser.config
+    config = replace(config, energy=True, egnn=replace(config.egnn, layers=layers))
+    model = replace(tiny_model, denoiser=denoiser_of(config, tiny_model.diffusion))
+    monkeypatch.setattr("amden.nn.egnn.fused.fused_available", lambda **_: fused)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (8e9, 8e9))
+    gpu, blank = torch.device("cuda"), cubic_blank(tiny_model, 1000, atoms=10)
+    assert memory_share(tiny_model, gpu) == 1
+    assert memory_share(model, gpu) == share
+    assert memory_share(model, torch.device("cpu")) == 3 * layers
+    batches = -(-10_000 // int(8e9 // 2 // (share * 400_000)))
+    assert automatic_batch_size(blank, gpu, share=share) == -(-1000 // batches)
 
 
 def test_errors(tiny_model):
