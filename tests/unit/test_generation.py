@@ -93,12 +93,12 @@ def test_energy_models_need_memory_for_their_gradients_unless_kernels_keep_nothi
     config = replace(config, energy=True, egnn=replace(config.egnn, layers=layers))
     model = replace(tiny_model, denoiser=denoiser_of(config, tiny_model.diffusion))
     monkeypatch.setattr("amden.nn.egnn.fused.fused_available", lambda **_: fused)
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (8e9, 8e9))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (8_000_000_000, 8_000_000_000))
     gpu, blank = torch.device("cuda"), cubic_blank(tiny_model, 1000, atoms=10)
     assert memory_share(tiny_model, gpu) == 1
     assert memory_share(model, gpu) == share
     assert memory_share(model, torch.device("cpu")) == 3 * layers
-    batches = -(-10_000 // int(8e9 // 2 // (share * 400_000)))
+    batches = -(-10_000 // (4_000_000_000 // (share * 400_000)))
     assert automatic_batch_size(blank, gpu, share=share) == -(-1000 // batches)
 
 
