@@ -190,7 +190,10 @@ class _Batches:
 
 
 def memory_share(model: Model, device: torch.device) -> int:
-    """How many times the memory of a score model a model needs on a device: the `share` of `automatic_batch_size`."""
+    """How many times the memory of a score model a model needs on a device: the `share` of `automatic_batch_size`.
+
+    An energy model takes fused kernels from here on, where the device has them, as that decides.
+    """
     layers = model.denoiser.config.egnn.layers
     if not model.denoiser.config.energy:
         return 1
