@@ -107,6 +107,38 @@ def test_each_cell_is_quenched_for_as_long_as_it_takes(onsets, monkeypatch):
     assert columns(found)["T_high"] == [3000.0, 3750.0]
 
 
+def test_no_cell_waits_for_the_stages_of_another(onsets, monkeypatch):
+    """Of two cells the cold one is quenched in its second stage while the hot one is in its first, with the same end as
+    alone."""
+    halfway = Relative(offset=1000.0)
+    stages = (Adapted((MELTED, halfway), rate=1000.0), Adapted((halfway, ROOM), rate=500.0))
+
+    def quenched(protocol, seeds):
+        calls, engine = [], runs.run
+
+        def watched(state, potential, segment, **options):
+            if isinstance(segment, list):
+                calls.append([own.temperature[1] for own in segment])
+            return engine(state, potential, segment, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "run", watched)
+            patch.setattr(runs, "LAUNCH", {"cpu": 250})
+            found = run_protocol(
+                replace(protocol, stages=(*protocol.stages[:3], *stages, QUENCH[-1])), seeds, device="cpu"
+            )
+        return found.structures, calls
+
+    together, calls = quenched(onsets(4000.0, 8000.0), SEEDS[:2])
+    assert [300.0, 1000.0] in calls
+    # Launches of 250 steps: 2 of the ramp, then 1,000 or 2,500 steps to 1000 K and 700 to 300 K.
+    assert len(calls) == 2 + 10 + 3
+    assert [len(each) for each in calls] == [2] * (2 + 4 + 3) + [1] * 6
+    for i, Te in enumerate((4000.0, 8000.0)):
+        alone, _ = quenched(onsets(Te), SEEDS[i : i + 1])
+        assert torch.equal(alone.positions, together.select([i]).positions)
+
+
 @pytest.fixture
 def _short_launches(monkeypatch):
     monkeypatch.setattr(runs, "LAUNCH", {"cpu": 100})

@@ -152,6 +152,23 @@ def test_systems_follow_segments_of_their_own_bit_by_bit():
         assert own.mean.temperature[0] == record.mean.temperature[i]
 
 
+def test_systems_go_on_from_steps_of_their_own_bit_by_bit():
+    state = packed(seeds=(1, 2, 3))
+    whole, _ = run(state, SW, OWN)
+    apart = [run(state, SW, OWN, n_steps=n)[0] for n in (8, 4, 20)]
+    # The first system after 8 of its steps, the second after 4, the third at the end.
+    mixed = replace(
+        state,
+        **{
+            name: np.concatenate([np.split(getattr(part, name), 3)[i] for i, part in enumerate(apart)])
+            for name in ("positions", "velocities", "cell", "step")
+        },
+    )
+    there, _ = run(mixed, SW, OWN, first_step=np.array([8, 4, 20]))
+    assert there.step.tolist() == [30, 12, 20]
+    assert_same(there, whole)
+
+
 def test_each_system_needs_its_segment():
     with pytest.raises(ValueError, match="`segment` must be one, or one for each of 2 systems, got 3"):
         run(packed(seeds=(1, 2)), SW, OWN)

@@ -1,12 +1,15 @@
 """What stages that adapt to a cell do around the launches of the engine (`stages.Evaporation`, `stages.Adapted`).
 
+Stages of the kind `Adapted` that follow one another are a leg, in which each cell goes from stage to stage on its own.
+
 All they know between two launches is in the notes of the `Batch`, so that a snapshot has it: of atoms `bulk_positions`,
-`bulk_velocities` and `moved`, of cells `bulk_cell`, `bulk_volume`, `samples`, `evaporation_temperature`, `over` and
-`displacement`.
+`bulk_velocities` and `moved`, of cells `bulk_cell`, `bulk_volume`, `samples`, `evaporation_temperature`, `stage` and
+`at` (number of the stage that a cell is in, and its steps that are done) and `displacement`.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -15,7 +18,7 @@ from amden.simulate.batch import Batch, selected
 from amden.simulate.engine import MDState, Record, Segment
 from amden.simulate.engine.systems import transformed
 from amden.simulate.evaporation import EXPANDED, evaporation_onset
-from amden.simulate.stages import Adapted, Evaporation
+from amden.simulate.stages import Adapted, Evaporation, typical_segment
 
 
 def opened(stage: Evaporation, batch: Batch) -> Batch:
@@ -53,18 +56,81 @@ def closed(stage: Evaporation, batch: Batch) -> Batch:
     return batch.without({int(i): reason for i in np.flatnonzero(np.isnan(found))})
 
 
-def own_segments(stage: Adapted, batch: Batch) -> list[Segment]:
-    """Of each cell."""
-    return [stage.segment(Te) for Te in batch.of_cells["evaporation_temperature"].tolist()]
+@dataclass(frozen=True)
+class Leg:
+    """Stages that follow one another, each as long as a cell of its own needs it."""
 
+    stages: Sequence[Adapted]
+    first: int
+    """Number of the first of them in the protocol."""
 
-def busy(batch: Batch, segments: Sequence[Segment], first: int) -> Bool[np.ndarray, " alive"]:
-    """The cells that have more than the `first` steps to do and are not over."""
-    return (np.array([own.n_steps for own in segments]) > first) & ~_over(batch)
+    @staticmethod
+    def of(stages: Sequence[object], number: int) -> "Leg":
+        """All of the kind from `number` on."""
+        return Leg(list(takewhile(lambda stage: isinstance(stage, Adapted), stages[number:])), number)  # pyright: ignore
 
+    @property
+    def stop(self) -> int:
+        """Number of the stage after them."""
+        return self.first + len(self.stages)
 
-def _over(batch: Batch) -> Bool[np.ndarray, " alive"]:
-    return batch.of_cells.get("over", np.zeros(len(batch), bool))
+    @property
+    def last_watched(self) -> int:
+        """Number of the last one up to whose end the ways of atoms count; -1 where there is none."""
+        return max((self.first + i for i, stage in enumerate(self.stages) if stage.least_displacement), default=-1)
+
+    def entered(self, batch: Batch) -> Batch:
+        """With all cells at its beginning, if they are not on the way."""
+        if "stage" in batch.of_cells:
+            return batch
+        n = len(batch)
+        return batch.noting(
+            stage=np.full(n, self.first), at=np.zeros(n, np.int64), displacement=np.full(n, np.nan, np.float64)
+        )
+
+    def left(self, batch: Batch) -> Batch:
+        """Without what counts on the way only."""
+        return batch.dropping("stage", "at", "moved")
+
+    def busy(self, batch: Batch) -> Bool[np.ndarray, " alive"]:
+        """The cells that are not at its end."""
+        return batch.of_cells["stage"] < self.stop
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """Of the stage that each cell is in; of the last one where it is at the end."""
+        stages = np.minimum(batch.of_cells["stage"] - self.first, len(self.stages) - 1).tolist()
+        kelvin = batch.of_cells["evaporation_temperature"].tolist()
+        return [self.stages[i].segment(Te) for i, Te in zip(stages, kelvin, strict=True)]
+
+    def watched(self, batch: Batch) -> Bool[np.ndarray, " alive"]:
+        """The cells in which the ways of atoms count."""
+        return batch.of_cells["stage"] <= self.last_watched
+
+    def advanced(self, batch: Batch, n_steps: int, symbols: Sequence[str]) -> Batch:
+        """After a launch of so many steps, in which no cell went beyond its stage: those that are done with it are in
+        the next one, without those that have evaporated or not moved far enough."""
+        lengths = np.array([own.n_steps for own in self.segments(batch)])
+        at = np.where(self.busy(batch), np.minimum(batch.of_cells["at"] + n_steps, lengths), 0)
+        batch = batch.noting(at=at, length=lengths)
+        batch = without_gas(batch)
+        for i, stage in enumerate(self.stages):
+            if stage.least_displacement and len(batch):
+                batch = _displaced(stage, batch, batch.of_cells["stage"] == self.first + i, symbols)
+        known = batch.of_cells
+        done = self.busy(batch) & (known["at"] >= known["length"])
+        stages, at = known["stage"] + done, np.where(done, 0, known["at"])
+        return batch.noting(stage=stages, at=at).dropping("length")
+
+    def share(self, batch: Batch) -> float:
+        """How far the cells are, in the mean: of the steps that are told of these stages beforehand."""
+        told = np.array([typical_segment(stage).n_steps for stage in self.stages])
+        before = np.concatenate([[0], np.cumsum(told)])
+        place = batch.of_cells["stage"] - self.first
+        here = np.append(told, 1)[place]
+        early = np.array([stage.until_displaced for stage in self.stages] + [False])[place]
+        lengths = np.where(early, here, [own.n_steps for own in self.segments(batch)])
+        done = before[place] + here * np.minimum(batch.of_cells["at"] / lengths, 1.0)
+        return float(done.mean() / before[-1])
 
 
 def followed(batch: Batch, after: MDState, ran: Bool[np.ndarray, " alive"]) -> Batch:
@@ -106,20 +172,19 @@ def without_gas(batch: Batch) -> Batch:
     )
 
 
-def ended_early(stage: Adapted, batch: Batch, n_species: int) -> Batch:
-    """With those cells over whose atoms have all moved far enough."""
-    far = displacements(batch, n_species).min(axis=1) >= stage.least_displacement
-    return batch.noting(over=_over(batch) | far)
-
-
-def displaced(stage: Adapted, batch: Batch, symbols: Sequence[str]) -> Batch:
-    """Without cells in which the atoms of some element have not moved far enough; how far the slowest went is noted."""
+def _displaced(stage: Adapted, batch: Batch, here: Bool[np.ndarray, " alive"], symbols: Sequence[str]) -> Batch:
+    """With those cells at the end that are in this stage and may leave it early; of those at its end it is noted how
+    far the slowest element went, and those in which it is not far enough are left out."""
     way = displacements(batch, len(symbols))
     slowest, least = way.argmin(axis=1), way.min(axis=1)
+    known = batch.of_cells
+    early = here & (least >= stage.least_displacement) & stage.until_displaced
+    at = np.where(early, known["length"], known["at"])
+    over = here & (at >= known["length"])
     short = {
         int(
             i
         ): f"{symbols[slowest[i]]} has moved {least[i]:.1f} Å in the melt, less than {stage.least_displacement:g} Å"
-        for i in np.flatnonzero(least < stage.least_displacement)
+        for i in np.flatnonzero(over & (least < stage.least_displacement))
     }
-    return batch.noting(displacement=least).without(short)
+    return batch.noting(at=at, displacement=np.where(over, least, known["displacement"])).without(short)

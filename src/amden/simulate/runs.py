@@ -5,6 +5,7 @@ Every cell is a function of the protocol and its own seed. Nothing here touches 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Final, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.protocol import Protocol
 from amden.simulate.relaxation import relax
 from amden.simulate.snapshot import Keeper, Snapshot
-from amden.simulate.stages import Adapted, Dynamics, Evaporation, Quench, typical_segment
+from amden.simulate.stages import Adapted, Evaporation, Quench, SoftStart, Stage, typical_segment
 from amden.structure import Structures
 
 Device = Literal["cpu", "cuda"]
@@ -76,22 +77,17 @@ def run_protocol(
     """
     kept = keeper.load() if keeper else None
     batch = Batch.of(kept) if kept else Batch.begun(random_start(protocol, seeds, numbers))
-    launches, number, first = (kept.launches, kept.stage, kept.step) if kept else (0, 0, 0)
+    launches, at = (kept.launches, _At(kept.stage, kept.step, kept.told)) if kept else (0, _At(0, 0, 0))
     newest = None
     try:
-        while number < len(protocol.stages) and len(batch):
-            stage, launches = protocol.stages[number], launches + 1
-            if isinstance(stage, Quench):
-                kelvin = protocol.temperature_after(number)
-                batch, share = _quenched(protocol, stage, batch, device, temperature=kelvin, occasion=launches), 1.0
-            else:
-                batch, first, share = _launched(protocol, number, batch, device, first=first)
-            done = _steps_before(protocol, number) + (0 if isinstance(stage, Quench) else round(share * _steps(stage)))
-            number, first = (number + 1, 0) if share == 1.0 else (number, first)
-            newest = Snapshot(launches, number, first, done, batch.state, batch.measured, batch.failures)
+        while at.stage < len(protocol.stages) and len(batch):
+            launches, told = launches + 1, at.told
+            batch, at = _launched(protocol, at, batch, device, occasion=launches)
+            at = replace(at, told=max(told, at.told))  # cells that are lost may have been ahead of the others
+            newest = Snapshot(launches, at.stage, at.step, at.told, batch.state, batch.measured, batch.failures)
             if keeper:
                 keeper.offer(newest)
-            on_launch(done, len(batch.failures))
+            on_launch(at.told, len(batch.failures))
     except KeyboardInterrupt:
         if keeper and newest:
             keeper.keep(newest)
@@ -109,20 +105,46 @@ def launch_steps(device: Device, potential: Potential) -> int:
     return min(LAUNCH[device], FAR) if isinstance(potential, LongRanged) else LAUNCH[device]
 
 
-def _steps(stage: Dynamics) -> int:
-    return typical_segment(stage).n_steps
+@dataclass(frozen=True)
+class _At:
+    """How far a batch is."""
+
+    stage: int
+    """Number of the stage to go on with, or of the first of a leg."""
+    step: int
+    """Steps of it that are done, where they are the same for all cells."""
+    told: int
+    """Steps done in all stages, as they are told."""
 
 
 def _steps_before(protocol: Protocol, number: int) -> int:
-    return sum(_steps(stage) for stage in protocol.stages[:number] if not isinstance(stage, Quench))
+    """Steps that are told of the stages before this one."""
+    dynamics = [stage for stage in protocol.stages[:number] if not isinstance(stage, Quench)]
+    return sum(typical_segment(stage).n_steps for stage in dynamics)
 
 
-def _launched(protocol: Protocol, number: int, batch: Batch, device: Device, *, first: int) -> tuple[Batch, int, float]:
-    """A launch of stage `number` from the step `first` on; how far it came, in steps and as a share of the stage."""
-    stage = protocol.stages[number]
+def _launched(protocol: Protocol, at: _At, batch: Batch, device: Device, *, occasion: int) -> tuple[Batch, _At]:
+    """After a launch, or a relaxation: the batch, and where to go on."""
+    stage, before = protocol.stages[at.stage], _steps_before(protocol, at.stage)
+    after = _At(at.stage + 1, 0, _steps_before(protocol, at.stage + 1))
+    if isinstance(stage, Quench):
+        kelvin = protocol.temperature_after(at.stage)
+        return _quenched(protocol, stage, batch, device, temperature=kelvin, occasion=occasion), after
     if isinstance(stage, Adapted):
-        return _launched_adapted(protocol, number, batch, device, first=first)
-    assert not isinstance(stage, Quench)
+        leg = adaptation.Leg.of(protocol.stages, at.stage)
+        batch, share = _launched_leg(protocol, leg, batch, device)
+        end = _steps_before(protocol, leg.stop)
+        if share == 1.0:
+            return batch, _At(leg.stop, 0, end)
+        return batch, _At(at.stage, 0, before + round(share * (end - before)))
+    batch, end = _launched_stage(protocol, stage, batch, device, first=at.step)
+    return batch, after if end == stage.segment().n_steps else _At(at.stage, end, before + end)
+
+
+def _launched_stage(
+    protocol: Protocol, stage: Stage | SoftStart | Evaporation, batch: Batch, device: Device, *, first: int
+) -> tuple[Batch, int]:
+    """A launch from the step `first` of a stage on that is as long for all cells; how far it came."""
     segment = stage.segment()
     if isinstance(stage, Evaporation) and first == 0:
         batch = adaptation.opened(stage, batch)
@@ -136,10 +158,10 @@ def _launched(protocol: Protocol, number: int, batch: Batch, device: Device, *, 
     batch = batch.after(state, record, ran=np.ones(len(batch), bool))
     if isinstance(stage, Evaporation) and end == segment.n_steps and len(batch):
         batch = adaptation.closed(stage, batch)
-    return batch, end, end / segment.n_steps
+    return batch, end
 
 
-def _next_mark(stage: Dynamics, n_steps: int, first: int, launch: int) -> int:
+def _next_mark(stage: Stage | SoftStart | Evaporation, n_steps: int, first: int, launch: int) -> int:
     """Where the launch that begins with step `first` ends: one begins in the middle of a stage, from where on means
     are taken."""
     launch = min(launch, SAMPLED) if isinstance(stage, Evaporation) else launch
@@ -148,39 +170,29 @@ def _next_mark(stage: Dynamics, n_steps: int, first: int, launch: int) -> int:
     return middle if first < middle < end else end
 
 
-def _launched_adapted(
-    protocol: Protocol, number: int, batch: Batch, device: Device, *, first: int
-) -> tuple[Batch, int, float]:
-    """The same for a stage whose steps differ between cells."""
-    stage, symbols = protocol.stages[number], protocol.interaction.symbols
-    assert isinstance(stage, Adapted)
-    segments = adaptation.own_segments(stage, batch)
-    busy = adaptation.busy(batch, segments, first)
-    longest = max(own.n_steps for own, wanted in zip(segments, busy, strict=True) if wanted)
-    watched = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number:])
+def _launched_leg(protocol: Protocol, leg: adaptation.Leg, batch: Batch, device: Device) -> tuple[Batch, float]:
+    """A launch of all cells of a leg that are on the way, each in its own stage; how far they came, as a share."""
+    batch = leg.entered(batch)
+    busy, watched = leg.busy(batch), leg.watched(batch)
+    segments, first = list(compress(leg.segments(batch), busy)), batch.of_cells["at"][busy]
     launch = launch_steps(device, protocol.interaction)
-    end = min(first + (min(launch, WATCHED) if watched else launch), longest)
+    launch = min(launch, WATCHED) if leg.last_watched >= 0 else launch
+    longest = max(own.n_steps - done for own, done in zip(segments, first.tolist(), strict=True))
     state, record = run(
         selected(batch.state, busy),
         protocol.interaction,
-        [own for own, wanted in zip(segments, busy, strict=True) if wanted],
+        segments,
         device=device,
         first_step=first,
-        n_steps=end - first,
+        n_steps=min(launch, longest),
     )
-    batch = batch.forgetting()
-    batch = adaptation.followed(batch, state, busy) if watched else batch
-    batch = batch.after(state, record, ran=busy)
-    batch = adaptation.without_gas(batch) if len(batch) else batch
-    if stage.until_displaced and len(batch):
-        batch = adaptation.ended_early(stage, batch, len(symbols))
-    if len(batch) and adaptation.busy(batch, adaptation.own_segments(stage, batch), end).any():
-        expected = _steps(stage) if stage.until_displaced else longest
-        return batch, end, min(end / expected, _ALMOST)
-    if stage.least_displacement > 0.0 and len(batch):
-        batch = adaptation.displaced(stage, batch, symbols)
-    still = any(isinstance(later, Adapted) and later.least_displacement for later in protocol.stages[number + 1 :])
-    return batch.dropping("over", *([] if still else ["moved"])), 0, 1.0
+    if watched.any():
+        batch = adaptation.followed(batch, selected(state, watched[busy]), watched)
+    batch = batch.forgetting().after(state, record, ran=busy)
+    batch = leg.advanced(batch, launch, protocol.interaction.symbols) if len(batch) else batch
+    if len(batch) and leg.busy(batch).any():
+        return batch, min(leg.share(batch), _ALMOST)
+    return leg.left(batch), 1.0
 
 
 def _quenched(

@@ -17,7 +17,7 @@ from amden import storage
 from amden.simulate.engine import MDState
 
 KIND: Final = "state of a simulation"
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Of what is kept: a file of another layout is not gone on with."""
 
 
@@ -28,9 +28,9 @@ class Snapshot:
     launches: int
     """Launches done."""
     stage: int
-    """Number of the stage to go on with."""
+    """Number of the stage to go on with, or of the first of a leg (`adaptation.Leg`)."""
     step: int
-    """Steps of it that are done."""
+    """Steps of it that are done, where they are the same for all cells."""
     told: int
     """Steps done in all stages, as `run_protocol` tells them."""
     state: MDState

@@ -28,12 +28,13 @@ def run(
     segment: Segment | Sequence[Segment],
     *,
     device: Literal["cpu", "cuda"] = "cpu",
-    first_step: int = 0,
+    first_step: int | Int[np.ndarray, " systems"] = 0,
     n_steps: int | None = None,
 ) -> tuple[MDState, Record]:
     """Runs `n_steps` of a segment from its `first_step` on; all the rest of it when left out.
 
-    Systems may have a segment each: one whose steps are done stops, and measures the state it is left in.
+    Systems may have a segment each, and a first step each: one whose steps are done stops, and measures the state it is
+    left in.
 
     A segment run in slices gives the same state, bit by bit, as in one call. One call is one launch on CUDA, so slices
     keep launches short and let progress be shown. Each system depends on its own seed and not on its batch.
@@ -71,22 +72,22 @@ def run(
 
 
 def _steps(
-    state: MDState, segments: Sequence[Segment], first_step: int, n_steps: int | None
+    state: MDState, segments: Sequence[Segment], first_step: int | Int[np.ndarray, " systems"], n_steps: int | None
 ) -> Int64[np.ndarray, "systems 4"]:
     """Of each system: those to do, interval of thermostat and barostat, the first, length of the segment (`Plans`)."""
     if len(segments) != state.n_systems:
         raise ValueError(f"`segment` must be one, or one for each of {state.n_systems} systems, got {len(segments)}")
-    longest = max(own.n_steps for own in segments)
-    n_steps = longest - first_step if n_steps is None else n_steps
-    if first_step < 0 or n_steps < 0 or first_step + n_steps > longest:
+    lengths, first = np.array([own.n_steps for own in segments]), np.broadcast_to(first_step, len(segments))
+    left = lengths - first
+    most = max(int(left.max()), 0)
+    n_steps = most if n_steps is None else n_steps
+    if first.min() < 0 or not 0 <= n_steps <= most:
         raise ValueError(
-            f"`first_step` and `n_steps` must lie within the {longest} steps of the segment, "
-            f"got {first_step} and {n_steps}"
+            f"`first_step` and `n_steps` must lie within the {lengths.max()} steps of the segment, "
+            f"got {first.min()} and {n_steps}"
         )
-    return np.array(
-        [[min(max(own.n_steps - first_step, 0), n_steps), own.interval, first_step, own.n_steps] for own in segments],
-        np.int64,
-    )
+    interval = [own.interval for own in segments]
+    return np.stack([np.clip(left, 0, n_steps), interval, first, lengths], axis=1).astype(np.int64)
 
 
 def thermal_state(
