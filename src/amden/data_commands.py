@@ -15,8 +15,9 @@ from amden.compositions import counts_of
 from amden.dataset import SUFFIX
 from amden.io import WITH_PROPERTIES, check_structure_file, read_structures, write_structures
 from amden.progress import campaign_bar, measuring_bar
-from amden.properties import PROPERTIES, add_properties, property_of, shard_files, stored, with_properties
+from amden.properties import PROPERTIES, property_of, with_properties
 from amden.properties import Progress as Measuring
+from amden.property_columns import add_properties, shard_files, stored
 from amden.random import spawn_seeds
 from amden.shard import load_shard
 from amden.simulate.ase_engine import CalculatorEngine, load_calculator

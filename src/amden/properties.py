@@ -1,15 +1,10 @@
-"""Properties of structures, computed and stored beside them in a dataset or a file: each is one entry of a table.
+"""Properties of structures, each one entry of a table: what is computed together, by which convention, and how.
 
-What was computed how travels with the numbers: a shard's provenance holds for every column its unit and meaning, and
-for every property the convention and the potential.
+Nothing here knows of files; how datasets keep properties is in `amden.property_columns`.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -17,13 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from amden import __version__
 from amden.analysis.composition import composition
 from amden.analysis.elastic import StressCallable, elastic_tensor, one_sided_moduli
 from amden.analysis.rings import mean_ring_size
 from amden.elements import GHOST, symbol
-from amden.shard import load_provenance, load_shard, save_shard
-from amden.simulate.folder import ALL, MANIFEST, CampaignFolder
 from amden.simulate.moduli import relaxed_stress
 from amden.simulate.potentials import POTENTIALS, Potential
 from amden.simulate.relaxation import relax_structures
@@ -72,6 +64,17 @@ class Property:
     needs_potential: bool = False
     unit: str = ""
     """Of all its numbers."""
+
+    def record(self, tools: Tools) -> dict[str, Any]:
+        """What is told of its numbers beside them: columns, convention and potential.
+
+        Errors: `ValueError` for a potential that is needed and is not there.
+        """
+        record: dict[str, Any] = {"columns": dict(self.columns), "convention": self.convention}
+        if self.needs_potential:
+            tools.interaction  # noqa: B018  # there must be one
+            record["potential"] = tools.potential
+        return record
 
 
 def _density(structures: Structures, tools: Tools) -> Columns:
@@ -180,53 +183,6 @@ class Progress:
     """The property under way."""
 
 
-def add_properties(
-    path: str | Path,
-    names: Sequence[str],
-    *,
-    potential: str | None = None,
-    device: Device = "auto",
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Mapping[str, int]:
-    """Compute properties of the structures of a dataset and store them in its files.
-
-    `path` is a folder of shards or one shard; a file is written again, whole or not at all, after each property, so an
-    interrupted call goes on with what is left. What is there by the same convention is not computed again. `potential`
-    is a name in `POTENTIALS`; left out, it is the one the dataset was simulated with, or the first that has all its
-    elements. Returns the number of structures whose value is unknown, by column.
-
-    Several processes may work on the files of one campaign. A file that another process is writing is tried again when
-    the others are done, and else left out with a warning; the values that it lacks are unknown.
-
-    Errors: `ValueError` for an unknown property or potential, for files that are no shards, or for elements without a
-    potential where one is needed, and where another process is writing all files.
-    """
-    _check(names, potential)
-    path, files = Path(path), shard_files(path)
-    sizes = {file: len(load_shard(file).structures) for file in files}
-    folder, done, total = CampaignFolder(files[0].parent), 0, sum(sizes.values())
-
-    def completed(file: Path) -> bool:
-        nonlocal done
-        tell = lambda n, what: progress(Progress(done + n, total, what))  # noqa: E731
-        complete = partial(_complete, file, names, potential, device, tell=tell)
-        if not _claimed(folder, _cells(folder, file, alone=file == path), complete):
-            return False
-        done += sizes[file]
-        progress(Progress(done, total, ""))
-        return True
-
-    held = [file for file in files if not completed(file)]
-    held = [file for file in held if not completed(file)]
-    if held == files:
-        raise ValueError(f"{path}: another process is writing it")
-    if held:
-        progress(Progress(done, total, "(the others are left to another process)"))
-        which = ", ".join(file.name for file in held)
-        warnings.warn(f"{folder.path}: another process is writing {which}; left out", stacklevel=2)
-    return {column: int(values.isnan().sum()) for column, values in stored(files, names).items()}
-
-
 def with_properties(
     structures: Structures,
     names: Sequence[str],
@@ -235,11 +191,14 @@ def with_properties(
     device: Device = "auto",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Structures:
-    """The structures with the columns of these properties added to theirs; potential and errors as `add_properties`."""
-    _check(names, potential)
-    tools = Tools(potential or _potential_of(structures, {}), device)
+    """The structures with the columns of these properties added to theirs; potential as in `at_rest`.
+
+    Errors: `ValueError` for an unknown property or potential, or for elements without a potential where one is needed.
+    """
+    check_known(names, potential)
+    tools = Tools(potential or fitting_potential(structures), device)
     for name in names:
-        _record(PROPERTIES[name], tools)
+        PROPERTIES[name].record(tools)
     found = measured(structures, names, tools, tell=lambda n, what: progress(Progress(n, len(structures), what)))
     progress(Progress(len(structures), len(structures), ""))
     return found
@@ -284,7 +243,7 @@ def at_rest(
 
     Errors: `ValueError` for elements that no built-in potential knows.
     """
-    tools = Tools(potential or _potential_of(structures, {}), device)
+    tools = Tools(potential or fitting_potential(structures), device)
     tell = lambda n, what: progress(Progress(n, len(structures), what))  # noqa: E731
     tell(0, "relaxed")
     relaxed = relax_structures(structures, tools.interaction, device=device, progress=lambda n: tell(n, "relaxed"))
@@ -296,82 +255,11 @@ def at_rest(
     return replace(found, properties={name: values.masked_fill(lost, torch.nan) for name, values in columns.items()})
 
 
-def shard_files(path: str | Path) -> list[Path]:
-    """The files of a dataset: the shards of a folder, or the one of that name.
+def check_known(names: Sequence[str], potential: str | None) -> None:
+    """Refuse names of no property, and one of no potential.
 
-    Errors: `FileNotFoundError`; `ValueError` where there are none.
+    Errors: `ValueError`, with the choices.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    files = [file for file in sorted(path.glob("*.safetensors")) if path.is_dir() and not file.name.startswith(".")]
-    files = files or ([path] if path.is_file() and path.suffix == ".safetensors" else [])
-    if not files:
-        raise ValueError(f"{path}: properties are added to datasets: a folder of .safetensors files, or one of them")
-    for file in files:
-        load_provenance(file)
-    return files
-
-
-def stored(files: Sequence[Path], names: Sequence[str]) -> dict[str, Float[Tensor, " systems"]]:
-    """The columns of these properties in the files of a dataset; NaN where a structure has none."""
-    columns = [column for name in names for column in PROPERTIES[name].columns]
-    parts: dict[str, list[Tensor]] = {column: [] for column in columns}
-    for structures in (load_shard(file).structures for file in files):
-        none = torch.full((len(structures),), torch.nan)
-        for column in columns:
-            parts[column].append(structures.properties.get(column, none).double())
-    return {column: torch.cat(values) for column, values in parts.items()}
-
-
-def _cells(folder: CampaignFolder, file: Path, *, alone: bool) -> range | None:
-    """What is claimed while a file is written: its cells, or all where its name does not tell them.
-
-    None, nothing, for one file of a folder that holds no campaign.
-    """
-    for cells in folder.shards():
-        if folder.shard(cells) == file:
-            return cells
-    return None if alone and not (folder.path / MANIFEST).exists() else ALL
-
-
-def _claimed(folder: CampaignFolder, cells: range | None, write: Callable[[], None]) -> bool:
-    """Writes with the right to these cells, and the manifest where there is one.
-
-    False where another process has that right.
-    """
-    if cells is None:
-        write()
-        return True
-    with ExitStack() as stack:
-        try:
-            claim = stack.enter_context(folder.claimed(cells))
-        except ValueError:
-            return False
-        write()
-        if (folder.path / MANIFEST).exists():
-            claim.write_manifest(folder.origin() or {}, 0)
-    return True
-
-
-def _complete(
-    file: Path, names: Sequence[str], potential: str | None, device: Device, *, tell: Callable[[int, str], None]
-) -> None:
-    """Computes what a file lacks, and writes it after each property; tells how far which property is."""
-    shard = load_shard(file)
-    structures, provenance = shard.structures, dict(shard.provenance)
-    recorded: dict[str, Any] = dict(provenance.get("properties", {}))
-    tools = Tools(potential or _potential_of(structures, provenance), device)
-    records = {name: _record(PROPERTIES[name], tools) for name in names}
-    lacking = [name for name in names if {**recorded.get(name, {}), "amden": None} != {**records[name], "amden": None}]
-    for name in lacking:
-        columns = _measured(PROPERTIES[name], structures, tools, tell=lambda n, name=name: tell(n, name))
-        structures = replace(structures, properties={**structures.properties, **columns})
-        recorded[name] = {**records[name], "amden": __version__}
-        save_shard(file, structures, provenance={**provenance, "properties": recorded})
-
-
-def _check(names: Sequence[str], potential: str | None) -> None:
     for name in names:
         if name not in PROPERTIES:
             raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
@@ -379,12 +267,14 @@ def _check(names: Sequence[str], potential: str | None) -> None:
         raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
 
 
-def _record(entry: Property, tools: Tools) -> dict[str, Any]:
-    record: dict[str, Any] = {"columns": dict(entry.columns), "convention": entry.convention}
-    if entry.needs_potential:
-        tools.interaction  # noqa: B018  # there must be one
-        record["potential"] = tools.potential
-    return record
+def fitting_potential(structures: Structures, own: str | None = None) -> str | None:
+    """Name of a potential that knows all elements: of `own`, that of the simulation, if it is built in, else the first.
+
+    None where there is none.
+    """
+    present = {symbol(z) for z in structures.species.unique().tolist()} - {symbol(GHOST)}
+    candidates = [own] if own and own in POTENTIALS else list(POTENTIALS)
+    return next((name for name in candidates if present <= set(POTENTIALS[name].symbols)), None)
 
 
 def _measured(
@@ -397,11 +287,3 @@ def _measured(
         parts.append(entry.measure(bare.select(range(first, min(first + _CHUNK, len(bare)))), tools))
     empty = torch.zeros(0, dtype=torch.float64)
     return {column: torch.cat([empty, *(part[column].double() for part in parts)]) for column in entry.columns}
-
-
-def _potential_of(structures: Structures, provenance: Mapping[str, Any]) -> str | None:
-    """That of the simulation, else the first that knows all elements."""
-    present = {symbol(z) for z in structures.species.unique().tolist()} - {symbol(GHOST)}
-    own = provenance.get("protocol", {}).get("potential")
-    candidates = [own] if own in POTENTIALS else list(POTENTIALS)
-    return next((name for name in candidates if present <= set(POTENTIALS[name].symbols)), None)

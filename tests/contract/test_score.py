@@ -107,7 +107,7 @@ def test_a_processor_may_take_the_atoms_in_another_order(monkeypatch, kind):
     t = torch.tensor([0.3, 0.6], dtype=torch.float64)
     plain, seen = model(sample, t, chunk=8), []
     monkeypatch.setattr(score_module, "SORTED_FROM", 1)
-    model.network.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    model.network.register_forward_pre_hook(lambda _, given: seen.append(given[0].positions))
     found = model(sample, t, chunk=8)
     assert not torch.equal(seen[0], sample.positions)
     assert torch.equal(seen[0].sort(0).values, sample.positions.sort(0).values)

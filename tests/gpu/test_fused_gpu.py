@@ -8,7 +8,7 @@ from amden.neighbors import neighbor_matrix
 from amden.nn.egnn import EGNN, Edges, EGNNConfig, EGNNLayer
 from amden.nn.energy import EnergyNetwork
 from amden.nn.fused import FusedEdges, displacement, fused_available, message
-from amden.nn.score import ScoreConfig
+from amden.nn.score import Inputs, ScoreConfig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
@@ -137,12 +137,12 @@ def test_energies_and_their_gradients(compiled):
         p.data += 0.02 * torch.randn_like(p)
     positions, target, offset = crystal_like()
     system = torch.arange(3, device=CUDA).repeat_interleave(256)
-    given = (torch.full((3,), 0.2, device=CUDA), positions, positions.new_zeros(len(positions), 0), {}, system)
+    t, none = torch.full((3,), 0.2, device=CUDA), positions.new_zeros(len(positions), 0)
 
     def outcome(dtype: torch.dtype) -> list[torch.Tensor]:
         with torch.no_grad():
-            t, x, e = (values.to(dtype) for values in given[:3])
-            return list(net(t, x, e, {}, system, target, offset.to(dtype)))[:2]
+            x, e = positions.to(dtype), none.to(dtype)
+            return list(net(Inputs(t.to(dtype), x, e, {}, system, target, offset.to(dtype))))[:2]
 
     with torch.autocast("cuda", dtype=torch.bfloat16):
         plain = outcome(torch.float32)

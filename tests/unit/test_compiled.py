@@ -8,7 +8,7 @@ from amden.neighbors import neighbor_matrix
 from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.energy import EnergyNetwork
-from amden.nn.score import ScoreConfig, ScoreNetwork
+from amden.nn.score import Inputs, ScoreConfig, ScoreNetwork
 from amden.testing import random_sample
 
 pytestmark = pytest.mark.compiled
@@ -22,10 +22,10 @@ def test_compiled_values_and_gradients_are_the_same():
     sample = random_sample([9, 6], width=2)
     found = neighbor_matrix(sample.positions, sample.cell, sample.n_atoms, cutoff=4.0)
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
-    given = (t, sample.positions, sample.elements, {}, sample.system, found.target, found.offset)
+    given = Inputs(t, sample.positions, sample.elements, {}, sample.system, found.target, found.offset)
 
     def outcome(call):
-        positions, elements = call(*given)
+        positions, elements = call(given)
         loss = positions.square().sum() + elements.square().sum()
         return [positions, elements, *torch.autograd.grad(loss, list(network.parameters()))]
 
@@ -48,8 +48,8 @@ def test_compiled_energy_model_tells_conditions_apart():
     with torch.no_grad():
         for name in scales:
             asked = {name: torch.ones(1, dtype=torch.float64)}
-            given = (t, sample.positions, sample.elements, asked, sample.system, found.target, found.offset)
-            torch.testing.assert_close(traced(*given)[0], plain(*given)[0], rtol=1e-9, atol=1e-12)
+            given = Inputs(t, sample.positions, sample.elements, asked, sample.system, found.target, found.offset)
+            torch.testing.assert_close(traced(given)[0], plain(given)[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -65,10 +65,10 @@ def test_compiled_energy_model_has_has_the_same_second_derivatives():
     sample = random_sample([9, 6], width=2, conditions=("x",))
     found = neighbor_matrix(sample.positions, sample.cell, sample.n_atoms, cutoff=4.0)
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
-    given = (t, sample.positions, sample.elements, sample.conditions, sample.system, found.target, found.offset)
+    given = Inputs(t, sample.positions, sample.elements, sample.conditions, sample.system, found.target, found.offset)
 
     def outcome(network):
-        each, positions, elements = network(*given)
+        each, positions, elements = network(given)
         loss = positions.square().sum() + elements.square().sum()
         weights = [p for name, p in network.named_parameters() if name != "energies.head.bias"]
         return [each, positions, elements, *torch.autograd.grad(loss, weights)]
@@ -76,6 +76,6 @@ def test_compiled_energy_model_has_has_the_same_second_derivatives():
     for ours, eager in zip(outcome(traced), outcome(plain), strict=True):
         torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-12)
     with torch.no_grad():
-        for ours, eager in zip(traced(*given), plain(*given), strict=True):
+        for ours, eager in zip(traced(given), plain(given), strict=True):
             torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-12)
             assert not ours.requires_grad

@@ -84,9 +84,12 @@ def test_a_padded_network_says_the_same_and_sees_one_shape(mixed, energy):
     config = ScoreConfig(KNOWN, scales, EGNNConfig(layers=2, hidden=16, channels=2, cutoff=4.0), energy=energy)
     model = denoiser_of(config, Diffusion())
     seen = []
-    model.network.register_forward_pre_hook(
-        lambda _, given: seen.append([tuple(v.shape) for v in [*given[:3], *given[3].values(), *given[4:7]]])
-    )
+
+    def note(_, given):
+        values = given[0]._asdict()
+        seen.append([tuple(v.shape) for v in [*values.pop("conditions").values(), *values.values()]])
+
+    model.network.register_forward_pre_hook(note)
     supply = feed(mixed, shapes=shapes)
     for chosen in (torch.tensor([4, 1, 0]), torch.tensor([2, 3])):
         sample, plan = supply.sample(chosen, generator())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 _ESCAPED: Final = "escaped:"
@@ -87,7 +87,7 @@ class NodeFeatures(nn.Module):
         t: Float[Tensor, " systems"],
         elements: Float[Tensor, "atoms classes"],
         conditions: Mapping[str, Float[Tensor, "systems *shape"]],
-        system: Tensor,
+        system: Int[Tensor, " atoms"],
     ) -> Float[Tensor, "atoms features"]:
         """Features of each atom; a property without a target counts as missing."""
         missing = torch.full_like(t, torch.nan)[:, None]

@@ -26,11 +26,11 @@ Training differentiates the gradient once more. `torch.compile` cannot do that t
 is first traced into a graph of plain operations, which is compiled like any other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -40,7 +40,7 @@ from amden.neighbors import NeighborPlan
 from amden.nn.classes import class_energy, scales
 from amden.nn.egnn import EGNN, PreciseLinear
 from amden.nn.embedding import NodeFeatures
-from amden.nn.score import Room, ScoreConfig, ScoreModel
+from amden.nn.score import Inputs, Room, ScoreConfig, ScoreModel
 from amden.segment import centred, segment_sum
 
 
@@ -58,18 +58,9 @@ class AtomicEnergies(nn.Module):
         self.elements = PreciseLinear(config.egnn.hidden, width) if width else None
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(
-        self,
-        t: Float[Tensor, " systems"],
-        positions: Float[Tensor, "atoms 3"],
-        elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
-        system: Int[Tensor, " atoms"],
-        target: Int[Tensor, "atoms neighbors"],
-        offset: Float[Tensor, "atoms neighbors 3"],
-        chunk: int | None = None,
-    ) -> Float[Tensor, " atoms"]:
+    def forward(self, inputs: Inputs, chunk: int | None = None) -> Float[Tensor, " atoms"]:
         """½ |x - x^(L)|² of the first channel + γ e (eq. 21), and σ_X times the energy of the elements."""
+        t, positions, elements, conditions, system, target, offset = inputs
         features = self.features(t, elements, conditions, system)
         h, u = self.egnn(features, positions, target, offset, chunk=chunk)
         each = 0.5 * u[:, 0].square().sum(-1) + self.scale * self.head(h)[:, 0].to(positions.dtype)
@@ -100,17 +91,10 @@ class EnergyNetwork(nn.Module):
             self._options, self._compiled = options, {}
 
     def forward(
-        self,
-        t: Float[Tensor, " systems"],
-        positions: Float[Tensor, "atoms 3"],
-        elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
-        system: Int[Tensor, " atoms"],
-        target: Int[Tensor, "atoms neighbors"],
-        offset: Float[Tensor, "atoms neighbors 3"],
-        chunk: int | None = None,
+        self, inputs: Inputs, chunk: int | None = None
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"], Float[Tensor, "atoms classes"]]:
         """The share of each atom in U, ∂U/∂X and ∂U/∂E; all have gradients by the weights where autograd is on."""
+        t, positions, elements, conditions, system, target, offset = inputs
         names = sorted(conditions)
         tensors = [t, positions.detach(), elements.detach(), *(conditions[n] for n in names), system, target, offset]
         parameters = list(self.energies.state_dict(keep_vars=True).values())
@@ -193,9 +177,8 @@ def _with_gradient(
     t, positions, elements, *conditions, system, target, offset = given
     with torch.enable_grad():
         x, e = positions.detach().requires_grad_(), elements.detach().requires_grad_()
-        arguments = (t, x, e, dict(zip(names, conditions, strict=True)), system, target, offset, chunk)
-        each = torch.func.functional_call(energies, parameters, arguments)
-        inputs = [x, e] if e.shape[1] else [x]
-        found = torch.autograd.grad(each.sum(), inputs, create_graph=differentiable)
+        inputs = Inputs(t, x, e, dict(zip(names, conditions, strict=True)), system, target, offset)
+        each = torch.func.functional_call(energies, parameters, (inputs, chunk))
+        found = torch.autograd.grad(each.sum(), [x, e] if e.shape[1] else [x], create_graph=differentiable)
     by_elements = found[1] if e.shape[1] else torch.zeros_like(e)
     return (each if differentiable else each.detach()), found[0], by_elements

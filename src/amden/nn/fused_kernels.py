@@ -1,13 +1,12 @@
 """Triton kernels of the edge work in eq. 9: no edge-wide tensor of width `hidden` ever reaches global memory.
 
-A tile is `ROWS` atoms times `BLOCK` neighbour slots; a program walks over tiles and keeps the weights in shared memory.
-Tiles beyond a row's last slot of non-zero weight are left out, so padding costs little. Letters: n the normalised input
-of the first activation, y what the second linear layer sees, z what it gives; `d` in front of a name is its gradient.
+A program walks over tiles and keeps the weights in shared memory. Tiles beyond a row's last slot of non-zero weight are
+left out, so padding costs little. Letters: n the normalised input of the first activation, y what the second linear
+layer sees, z what it gives; `d` in front of a name is its gradient.
 
-Matrix products take operands of type `LOW` (bfloat16 on a GPU; float32 in tests) and sum in float32; e · W_e is the
-sum of three such products of high and low parts, right to 2⁻¹⁶. Sums over edges run as matrix products too: `sums`
-[hidden, 16] gathers valueᵀ · side, where `side` [edges, 16] holds the features or ones in a single column. Its columns
-are F features (the gradient of W_e), `ROWS` rows (of s), then beta, gamma, the output's bias and the gate.
+Sums over edges run as matrix products too: `sums` [hidden, 16] gathers valueᵀ · side, where `side` [edges, 16] holds
+the features or ones in a single column. Its columns are F features (the gradient of W_e), `ROWS` rows (of s), then
+beta, gamma, the output's bias and the gate.
 
 A backward has two halves, `INNER` (all gradients but that of the second linear layer's matrix, which takes many
 registers) and `OUTER` (that one), in one launch or two. Without `PARAMETERS` it is the inner half alone, with the
@@ -16,7 +15,7 @@ gradients of what positions change, the edge weights too, and of no parameter: t
 `zero` is 0: added to the address of a small vector it keeps the compiler from loading it early and holding it in
 registers, which are what these kernels are short of.
 
-What calls these kernels, allocates and reduces is `amden.nn.fused`.
+What they do with a tile is in `amden.nn.fused_tiles`; what calls them, allocates and reduces is `amden.nn.fused`.
 """
 
 from typing import no_type_check
@@ -24,122 +23,19 @@ from typing import no_type_check
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-
-@triton.jit
-@no_type_check
-def _half_tanh(x, FAST: tl.constexpr):
-    """tanh(x/2), of which sigmoid(x) = (1 + tanh(x/2))/2 is made."""
-    if FAST:
-        return tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        return 2.0 * tl.sigmoid(x) - 1.0
-
-
-@triton.jit
-@no_type_check
-def _sigmoid(x, FAST: tl.constexpr):
-    return 0.5 * _half_tanh(x, FAST) + 0.5
-
-
-@triton.jit
-@no_type_check
-def _count(group, start, weight, atoms, neighbors, ROWS: tl.constexpr, SLOTS: tl.constexpr):
-    """Slots from `start` to the last of non-zero weight in a group of rows."""
-    row = group * ROWS + tl.arange(0, ROWS)[:, None]
-    slot = tl.arange(0, SLOTS)[None, :]
-    inside = (row < atoms) & (start + slot < neighbors)
-    w = tl.load(weight + row * neighbors + start + slot, mask=inside, other=0.0)
-    return tl.max(tl.reshape(tl.where(w != 0.0, slot + 1, 0), (ROWS * SLOTS,)), 0)
-
-
-@triton.jit
-@no_type_check
-def _tile(group, start, target, weight, atoms, neighbors, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Edge numbers of a tile, which of them exist, their neighbours and weights."""
-    lane = tl.arange(0, ROWS * BLOCK)
-    row = group * ROWS + lane // BLOCK
-    slot = start + lane % BLOCK
-    inside = (row < atoms) & (slot < neighbors)
-    edge = row * neighbors + slot
-    neighbor = tl.load(target + edge, mask=inside, other=0).to(tl.int32)
-    return edge, inside, neighbor, tl.load(weight + edge, mask=inside, other=0.0)
-
-
-@triton.jit
-@no_type_check
-def _vector(pointer, WIDTH: tl.constexpr):
-    return tl.load(pointer + tl.arange(0, WIDTH))[None, :]
-
-
-@triton.jit
-@no_type_check
-def _rows(pointer, group, atoms, ROWS: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr):
-    """A row's values [H] in float32 at each of its slots."""
-    if ROWS == 1:
-        return tl.load(pointer + group * H + tl.arange(0, H)).to(tl.float32)[None, :]
-    else:
-        row = group * ROWS + tl.arange(0, ROWS)[:, None]
-        at = row * H + tl.arange(0, H)[None, :]
-        values = tl.load(pointer + at, mask=row < atoms, other=0.0).to(tl.float32)
-        return tl.reshape(tl.broadcast_to(values[:, None, :], (ROWS, BLOCK, H)), (ROWS * BLOCK, H))
-
-
-@triton.jit
-@no_type_check
-def _features(pointer, edge, inside, F: tl.constexpr):
-    f = tl.arange(0, 16)[None, :]
-    return tl.load(pointer + edge[:, None] * F + f, mask=inside[:, None] & (f < F), other=0.0)
-
-
-@triton.jit
-@no_type_check
-def _edge_weight(pointer, F: tl.constexpr, H: tl.constexpr):
-    f = tl.arange(0, 16)[:, None]
-    return tl.load(pointer + f * H + tl.arange(0, H)[None, :], mask=f < F, other=0.0)
-
-
-@triton.jit
-@no_type_check
-def _matrix(pointer, OUT: tl.constexpr, H: tl.constexpr, LOW: tl.constexpr):
-    return tl.load(pointer + tl.arange(0, OUT)[:, None] * H + tl.arange(0, H)[None, :]).to(LOW)
-
-
-@triton.jit
-@no_type_check
-def _rest(values, LOW: tl.constexpr):
-    """What rounding to `LOW` drops, rounded itself."""
-    return (values - values.to(LOW).to(tl.float32)).to(LOW)
-
-
-@triton.jit
-@no_type_check
-def _normalised(
-    e, we, s, neighbor, targets, H: tl.constexpr, EPS: tl.constexpr, LOW: tl.constexpr, EXACT: tl.constexpr
-):
-    """Layer norm of x = e · W_e + s_i + q_j without its scale and shift, and 1/deviation."""
-    x = s + tl.load(targets + neighbor[:, None] * H + tl.arange(0, H)[None, :]).to(tl.float32)
-    x = tl.dot(e.to(LOW), we.to(LOW), x, input_precision=EXACT)
-    x = tl.dot(_rest(e, LOW), we.to(LOW), x, input_precision=EXACT)
-    x = tl.dot(e.to(LOW), _rest(we, LOW), x, input_precision=EXACT)
-    x = x - (tl.sum(x, 1) / H)[:, None]
-    rstd = tl.rsqrt(tl.sum(x * x, 1) / H + EPS)
-    return x * rstd[:, None], rstd
-
-
-@triton.jit
-@no_type_check
-def _silu(x, FAST: tl.constexpr):
-    half = 0.5 * x
-    return half * _half_tanh(x, FAST) + half
-
-
-@triton.jit
-@no_type_check
-def _silu_slope(x, FAST: tl.constexpr):
-    s = _sigmoid(x, FAST)
-    return s + x * s * (1.0 - s)
+from amden.nn.fused_tiles import (
+    count_slots,
+    load_edge_weight,
+    load_features,
+    load_matrix,
+    load_rows,
+    load_tile,
+    load_vector,
+    normalised,
+    sigmoid,
+    silu,
+    silu_slope,
+)
 
 
 @triton.jit(do_not_specialize=["atoms", "neighbors"])
@@ -152,22 +48,22 @@ def message_forward(
 ):  # fmt: skip
     """Σ_j sigmoid(m · g + b) w m for each row, m = silu(W silu(norm(x)) + b)."""
     column = tl.arange(0, H)
-    we = _edge_weight(edge_weight, F, H)
-    out = tl.trans(_matrix(out_weight, H, H, LOW))
+    we = load_edge_weight(edge_weight, F, H)
+    out = tl.trans(load_matrix(out_weight, H, H, LOW))
     gate_shift = tl.load(gate_bias)
     for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
         total = tl.zeros((H,), tl.float32)
-        for start in range(0, _count(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
-            edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
+        for start in range(0, count_slots(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
+            edge, inside, neighbor, w = load_tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
-            e = _features(features, edge, inside, F)
-            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
-            z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, H)
-            m = _silu(z, FAST)
-            gate = _vector(gate_weight + late, H)
-            a = _sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST) * w
+            e = load_features(features, edge, inside, F)
+            n, _ = normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = silu(n * load_vector(gamma + late, H) + load_vector(beta + late, H), FAST).to(LOW)
+            z = tl.dot(y, out, input_precision=EXACT) + load_vector(out_bias + late, H)
+            m = silu(z, FAST)
+            gate = load_vector(gate_weight + late, H)
+            a = sigmoid(tl.sum(m * gate, 1) + gate_shift, FAST) * w
             total += tl.sum(m * a[:, None], 0)
         tl.store(result + row * H + column, total)
 
@@ -184,20 +80,20 @@ def displacement_forward(
     C: tl.constexpr = F - 1
     column = tl.arange(0, H)
     channel = tl.arange(0, C)
-    we = _edge_weight(edge_weight, F, H)
-    out = tl.trans(_matrix(out_weight, C * C, H, LOW))
+    we = load_edge_weight(edge_weight, F, H)
+    out = tl.trans(load_matrix(out_weight, C * C, H, LOW))
     for row in range(tl.program_id(0), atoms, tl.num_programs(0)):
         ux = tl.zeros((C,), tl.float32)
         uy = tl.zeros((C,), tl.float32)
         uz = tl.zeros((C,), tl.float32)
-        for start in range(0, _count(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
-            edge, inside, neighbor, w = _tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
+        for start in range(0, count_slots(row, 0, weight, atoms, neighbors, 1, SLOTS), BLOCK):
+            edge, inside, neighbor, w = load_tile(row, start, target, weight, atoms, neighbors, 1, BLOCK)
             late = zero * start
             s = tl.load(source + row * H + column + late).to(tl.float32)[None, :]
-            e = _features(features, edge, inside, F)
-            n, _ = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
-            z = tl.dot(y, out, input_precision=EXACT) + _vector(out_bias + late, C * C)
+            e = load_features(features, edge, inside, F)
+            n, _ = normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = silu(n * load_vector(gamma + late, H) + load_vector(beta + late, H), FAST).to(LOW)
+            z = tl.dot(y, out, input_precision=EXACT) + load_vector(out_bias + late, C * C)
             mixing = tl.reshape(z * w[:, None], (BLOCK, C, C))
             v = vectors + edge[:, None] * (3 * C) + channel[None, :] * 3
             ux += _mixed(mixing, v, inside)
@@ -235,11 +131,11 @@ def _input_gradient(
     M: tl.constexpr = ROWS * BLOCK
     f = tl.arange(0, 16)[None, :]
     n = n.to(tl.float32)
-    d = tl.dot(dz, out, input_precision=EXACT) * _silu_slope(n * _vector(gamma, H) + _vector(beta, H), FAST)
+    d = tl.dot(dz, out, input_precision=EXACT) * silu_slope(n * load_vector(gamma, H) + load_vector(beta, H), FAST)
     if PARAMETERS:
         sums = tl.dot(tl.trans(d.to(LOW)), _indicator(F + ROWS, M, LOW), sums, input_precision=EXACT)
         sums = tl.dot(tl.trans((d * n).to(LOW)), _indicator(F + ROWS + 1, M, LOW), sums, input_precision=EXACT)
-    d = d * _vector(gamma + zero, H)
+    d = d * load_vector(gamma + zero, H)
     d = d - (tl.sum(d, 1) / H)[:, None] - n * (tl.sum(d * n, 1) / H)[:, None]
     d = d * rstd[:, None]
     low = d.to(LOW)
@@ -287,8 +183,8 @@ def message_backward(
     """Gradients of `message_forward`, which is done again tile by tile."""
     M: tl.constexpr = ROWS * BLOCK
     f = tl.arange(0, 16)[None, :]
-    we = _edge_weight(edge_weight, F, H)
-    out = _matrix(out_weight, H, H, LOW)
+    we = load_edge_weight(edge_weight, F, H)
+    out = load_matrix(out_weight, H, H, LOW)
     gate_shift = tl.load(gate_bias)
     dout = tl.zeros((H, H), tl.float32)
     sums = tl.zeros((H, 16), tl.float32)
@@ -297,19 +193,19 @@ def message_backward(
     for tile in range(tl.program_id(0), groups * ((neighbors + BLOCK - 1) // BLOCK), tl.num_programs(0)):
         group = tile % groups
         start = tile // groups * BLOCK
-        if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
-            edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
+        if count_slots(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
+            edge, inside, neighbor, w = load_tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
             late = zero * tile
-            s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
-            e = _features(features, edge, inside, F)
-            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
+            s = load_rows(source + late, group, atoms, ROWS, BLOCK, H)
+            e = load_features(features, edge, inside, F)
+            n, rstd = normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = silu(n * load_vector(gamma + late, H) + load_vector(beta + late, H), FAST).to(LOW)
             n = n.to(LOW)
-            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, H)
-            slope = _silu_slope(z, FAST).to(LOW)
-            m = _silu(z, FAST)
-            a = _sigmoid(tl.sum(m * _vector(gate_weight + late, H), 1) + gate_shift, FAST)
-            dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
+            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + load_vector(out_bias + late, H)
+            slope = silu_slope(z, FAST).to(LOW)
+            m = silu(z, FAST)
+            a = sigmoid(tl.sum(m * load_vector(gate_weight + late, H), 1) + gate_shift, FAST)
+            dm = load_rows(grad + late, group, atoms, ROWS, BLOCK, H)
             along = tl.sum(m * dm, 1)
             dlogit = along * w * a * (1.0 - a)
             if not PARAMETERS:
@@ -319,8 +215,8 @@ def message_backward(
                 side = tl.where(f == F + ROWS + 3, dlogit[:, None], 0.0).to(LOW)
                 sums = tl.dot(tl.trans(m.to(LOW)), side, sums, input_precision=EXACT)
             late += zero
-            dm = _rows(grad + late, group, atoms, ROWS, BLOCK, H)
-            dz = ((a * w)[:, None] * dm + dlogit[:, None] * _vector(gate_weight + late, H)) * slope.to(tl.float32)
+            dm = load_rows(grad + late, group, atoms, ROWS, BLOCK, H)
+            dz = ((a * w)[:, None] * dm + dlogit[:, None] * load_vector(gate_weight + late, H)) * slope.to(tl.float32)
             dz = dz.to(LOW)
             if OUTER:
                 dout = tl.dot(tl.trans(dz), y, dout, input_precision=EXACT)
@@ -356,8 +252,8 @@ def displacement_backward(
     KK: tl.constexpr = C * C
     f = tl.arange(0, 16)[None, :]
     channel = tl.arange(0, C)
-    we = _edge_weight(edge_weight, F, H)
-    out = _matrix(out_weight, KK, H, LOW)
+    we = load_edge_weight(edge_weight, F, H)
+    out = load_matrix(out_weight, KK, H, LOW)
     dout = tl.zeros((KK, H), tl.float32)
     sums = tl.zeros((H, 16), tl.float32)
     dbias = tl.zeros((KK, 16), tl.float32)
@@ -365,15 +261,15 @@ def displacement_backward(
     for tile in range(tl.program_id(0), groups * ((neighbors + BLOCK - 1) // BLOCK), tl.num_programs(0)):
         group = tile % groups
         start = tile // groups * BLOCK
-        if _count(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
-            edge, inside, neighbor, w = _tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
+        if count_slots(group, start, weight, atoms, neighbors, ROWS, BLOCK) > 0:
+            edge, inside, neighbor, w = load_tile(group, start, target, weight, atoms, neighbors, ROWS, BLOCK)
             late = zero * tile
-            s = _rows(source + late, group, atoms, ROWS, BLOCK, H)
-            e = _features(features, edge, inside, F)
-            n, rstd = _normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
-            y = _silu(n * _vector(gamma + late, H) + _vector(beta + late, H), FAST).to(LOW)
+            s = load_rows(source + late, group, atoms, ROWS, BLOCK, H)
+            e = load_features(features, edge, inside, F)
+            n, rstd = normalised(e, we, s, neighbor, targets, H, EPS, LOW, EXACT)
+            y = silu(n * load_vector(gamma + late, H) + load_vector(beta + late, H), FAST).to(LOW)
             n = n.to(LOW)
-            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + _vector(out_bias + late, KK)
+            z = tl.dot(y, tl.trans(out), input_precision=EXACT) + load_vector(out_bias + late, KK)
             mixing = tl.reshape(z * w[:, None], (M, C, C))
             row = group * ROWS + tl.arange(0, M) // BLOCK
             du = grad + row[:, None] * (3 * C) + channel[None, :] * 3

@@ -53,6 +53,57 @@ class Room(NamedTuple):
     atoms: int
 
 
+class Inputs(NamedTuple):
+    """What the network sees of a batch: tensors alone, so that it knows nothing of cells."""
+
+    t: Float[Tensor, " systems"]
+    positions: Float[Tensor, "atoms 3"]
+    elements: Float[Tensor, "atoms classes"]
+    conditions: Mapping[str, Float[Tensor, "systems *shape"]]
+    """NaN where a system has no target."""
+    system: Int[Tensor, " atoms"]
+    target: Int[Tensor, "atoms neighbors"]
+    """Neighbours; padding is the atom itself, beyond the cutoff."""
+    offset: Float[Tensor, "atoms neighbors 3"]
+    """Lattice vectors to add to positions of neighbours."""
+
+    def ordered(self, order: Int[Tensor, " atoms"]) -> "Inputs":
+        """The same with the atoms in another order; neighbours of an atom keep theirs."""
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        return self._replace(
+            positions=self.positions[order],
+            elements=self.elements[order],
+            system=self.system[order],
+            target=place[self.target[order]],
+            offset=self.offset[order],
+        )
+
+    def padded(self, room: Room, *, cutoff: float) -> "Inputs":
+        """The same with systems of no atoms, and atoms of the first system that have no neighbours.
+
+        Errors: `ValueError` where there is no such room.
+        """
+        systems, atoms = room.systems - len(self.t), room.atoms - len(self.positions)
+        if systems < 0 or atoms < 0:
+            raise ValueError(f"{len(self.t)} systems of {len(self.positions)} atoms do not fit into {room}")
+        slots = self.target.shape[1]
+        own = torch.arange(len(self.positions), room.atoms, device=self.target.device)[:, None].expand(-1, slots)
+        far = padding_offset(cutoff, self.offset).expand(atoms, slots, 3)
+        return Inputs(
+            t=pad(self.t, (0, systems), value=0.5),
+            positions=pad(self.positions, (0, 0, 0, atoms)),
+            elements=pad(self.elements, (0, 0, 0, atoms)),
+            conditions={
+                name: pad(values, (0, 0) * (values.ndim - 1) + (0, systems), value=torch.nan)
+                for name, values in self.conditions.items()
+            },
+            system=pad(self.system, (0, atoms)),
+            target=torch.cat([self.target, own]),
+            offset=torch.cat([self.offset, far]),
+        )
+
+
 class ScoreNetwork(nn.Module):
     """Predicted noise on bare tensors: what is compiled."""
 
@@ -64,17 +115,10 @@ class ScoreNetwork(nn.Module):
         self.elements = nn.Linear(config.egnn.hidden, width) if width else None
 
     def forward(
-        self,
-        t: Float[Tensor, " systems"],
-        positions: Float[Tensor, "atoms 3"],
-        elements: Float[Tensor, "atoms classes"],
-        conditions: Mapping[str, Float[Tensor, "systems *shape"]],
-        system: Int[Tensor, " atoms"],
-        target: Int[Tensor, "atoms neighbors"],
-        offset: Float[Tensor, "atoms neighbors 3"],
-        chunk: int | None = None,
+        self, inputs: Inputs, chunk: int | None = None
     ) -> tuple[Float[Tensor, "atoms 3"], Float[Tensor, "atoms classes"]]:
         """ε_X = X - X^(L,0) of the first channel (eq. 15), and logits of the classes from the node features."""
+        t, positions, elements, conditions, system, target, offset = inputs
         features = self.features(t, elements, conditions, system)
         h, u = self.egnn(features, positions, target, offset, chunk=chunk)
         logits = elements if self.elements is None else self.elements(h).to(positions.dtype)
@@ -140,13 +184,15 @@ class ScoreModel(nn.Module):
                 plan=plan or self._planned(sample),
             )
         conditions = {name: sample.conditions[name] for name in self.config.properties if name in sample.conditions}
-        seen = (t, sample.positions, sample.elements, conditions, sample.system, neighbors.target, neighbors.offset)
+        inputs = Inputs(
+            t, sample.positions, sample.elements, conditions, sample.system, neighbors.target, neighbors.offset
+        )
         if chunk is not None and room is None and len(sample.positions) >= SORTED_FROM:
             order = _nearby(sample, self.config.egnn.cutoff)
-            return _put_back(self.network(*_ordered(*seen, order=order), chunk), order)
+            return _put_back(self.network(inputs.ordered(order), chunk), order)
         if room is None:
-            return self.network(*seen, chunk)
-        found = self.network(*_padded(*seen, room=room, cutoff=self.config.egnn.cutoff), chunk)
+            return self.network(inputs, chunk)
+        found = self.network(inputs.padded(room, cutoff=self.config.egnn.cutoff), chunk)
         return tuple(values[: len(sample.positions)] for values in found)
 
     def _planned(self, sample: Sample) -> NeighborPlan:
@@ -165,53 +211,6 @@ def _nearby(sample: Sample, cutoff: float) -> Int[Tensor, " atoms"]:
     return (((sample.system * n + box[:, 0]) * n + box[:, 1]) * n + box[:, 2]).argsort(stable=True)
 
 
-def _ordered(
-    t: Tensor,
-    positions: Tensor,
-    elements: Tensor,
-    conditions: Mapping[str, Tensor],
-    system: Tensor,
-    target: Tensor,
-    offset: Tensor,
-    *,
-    order: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]:
-    """The network's inputs with the atoms in another order; neighbours of an atom keep theirs."""
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    own = positions[order], elements[order]
-    return t, *own, conditions, system[order], place[target[order]], offset[order]
-
-
 def _put_back(found: tuple[Tensor, ...], order: Tensor) -> tuple[Tensor, ...]:
     """What the network says of atoms in that order, in their own order."""
     return tuple(torch.empty_like(values).index_copy(0, order, values) for values in found)
-
-
-def _padded(
-    t: Tensor,
-    positions: Tensor,
-    elements: Tensor,
-    conditions: Mapping[str, Tensor],
-    system: Tensor,
-    target: Tensor,
-    offset: Tensor,
-    *,
-    room: Room,
-    cutoff: float,
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Tensor, Tensor, Tensor]:
-    """The network's inputs with systems of no atoms, and atoms of the first system that have no neighbours."""
-    systems, atoms = room.systems - len(t), room.atoms - len(positions)
-    if systems < 0 or atoms < 0:
-        raise ValueError(f"{len(t)} systems of {len(positions)} atoms do not fit into {room}")
-    own = torch.arange(len(positions), room.atoms, device=target.device)[:, None].expand(-1, target.shape[1])
-    far = padding_offset(cutoff, offset).expand(atoms, target.shape[1], 3)
-    return (
-        pad(t, (0, systems), value=0.5),
-        pad(positions, (0, 0, 0, atoms)),
-        pad(elements, (0, 0, 0, atoms)),
-        {k: pad(v, (0, 0) * (v.ndim - 1) + (0, systems), value=torch.nan) for k, v in conditions.items()},
-        pad(system, (0, atoms)),
-        torch.cat([target, own]),
-        torch.cat([offset, far]),
-    )
