@@ -241,8 +241,9 @@ def at_rest(
     `potential` is a name in `POTENTIALS`; left out, the first that has all elements. `progress` is told each thing that
     is done with all structures from the first to the last.
 
-    Errors: `ValueError` for elements that no built-in potential knows.
+    Errors: `ValueError` for names of no property or potential, and for elements that no built-in potential knows.
     """
+    check_known(names, potential)
     tools = Tools(potential or fitting_potential(structures), device)
     tell = lambda n, what: progress(Progress(n, len(structures), what))  # noqa: E731
     tell(0, "relaxed")
@@ -262,7 +263,9 @@ def check_known(names: Sequence[str], potential: str | None) -> None:
     """
     for name in names:
         if name not in PROPERTIES:
-            raise ValueError(f"unknown property {name!r}: expected one of {', '.join(PROPERTIES)}")
+            whole = property_of(name)
+            choices = f"it comes with {whole!r}" if whole else f"expected one of {', '.join(PROPERTIES)}"
+            raise ValueError(f"unknown property {name!r}: {choices}")
     if potential is not None and potential not in POTENTIALS:
         raise ValueError(f"unknown potential {potential!r}: expected one of {', '.join(POTENTIALS)}")
 

@@ -207,3 +207,12 @@ def test_structures_at_rest_tell_how_far_they_are():
         (3, ""),
     ]
     assert {now.total for now in told} == {3}
+
+
+def test_names_of_columns_are_refused_with_the_property_that_they_come_with():
+    cell = diamond()
+    for measure in (with_properties, at_rest):
+        with pytest.raises(ValueError, match="unknown property 'shear_modulus': it comes with 'moduli'"):
+            measure(cell, ["shear_modulus"])
+    with pytest.raises(ValueError, match="unknown potential 'glue': expected one of stillinger-weber-si, "):
+        at_rest(cell, ["density"], potential="glue")
