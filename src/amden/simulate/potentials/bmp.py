@@ -114,6 +114,10 @@ class ChargedNetwork:
         """Legs, then forces, energy and virial (see `Potential.phases`)."""
         return kernels.leg_kernel(self.angles, tools), kernels.all_forces(self.angles, self.pair_sums, tools)
 
+    def short_phases(self, tools: Tools) -> tuple[Any, Any]:
+        """The same without the charges (see `LongRanged.short_phases`)."""
+        return kernels.leg_kernel(self.angles, tools), kernels.short_forces(self.angles, self.pair_sums, tools)
+
 
 def bmp_shrm() -> ChargedNetwork:
     """BMP-shrm of Si, O, P, Al, Li, Be, K, Ca, Ti, Ba and Zn."""

@@ -151,43 +151,75 @@ def angle_forces(angles: Any, tools: Tools) -> Any:
 def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
     """The second phase of the whole potential, where neighbours are all those within the longest cutoff."""
     real, index, rsqrt, n_near, neighbor = tools.real, tools.index, tools.rsqrt, tools.n_near, tools.neighbor
-    species, span2, no_virial, add_virial = tools.species, tools.span2, tools.no_virial, tools.add_virial
-    (push, value), contact = coulomb_kernels(sums, tools), contact_kernel(tools)
-    turn, none, one_more = angle_kernel(angles, tools, listed_legs(tools)), index(0), index(1)
-    zero, half, near2 = real(0), real(0.5), real(sums.contact_cutoff**2)
-    leg2, n_species = real(max(map(max, angles.cutoffs)) ** 2), index(len(sums.charges))
+    species, add_virial = tools.species, tools.add_virial
+    (push, value), short = coulomb_kernels(sums, tools), short_forces(angles, sums, tools)
+    none, one_more, half = index(0), index(1), real(0.5)
     charges, alone, coulomb = np.array(sums.charges, real), np.array(sums.self_energies, real), real(COULOMB)
+
+    def forces(i, geometry, moments):
+        fx, fy, fz, energy, virial = short(i, geometry, moments)
+        own = species(geometry, i)
+        energy += alone[own]
+        k, end = none, n_near(geometry, i)
+        while k < end:
+            j, x, y, z = neighbor(geometry, i, k)
+            k = index(k + one_more)
+            r2 = x * x + y * y + z * z
+            over_r = rsqrt(r2)
+            charge = coulomb * charges[own] * charges[species(geometry, j)]
+            slope = -charge * push(r2, over_r)
+            energy += half * charge * value(r2, over_r)
+            gx, gy, gz = slope * x, slope * y, slope * z
+            fx += gx
+            fy += gy
+            fz += gz
+            virial = add_virial(virial, x, y, z, gx, gy, gz)
+        return fx, fy, fz, energy, virial
+
+    return tools.jit(forces)
+
+
+def short_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
+    """The second phase without the charges: contacts, and the angles of the legs that `leg_kernel` has listed."""
+    real, index, rsqrt, n_near, neighbor = tools.real, tools.index, tools.rsqrt, tools.n_near, tools.neighbor
+    species, span2, no_virial, add_virial = tools.species, tools.span2, tools.no_virial, tools.add_virial
+    contact, legs = contact_kernel(tools), listed_legs(tools)
+    turn, count, number = angle_kernel(angles, tools, legs), legs.count, legs.number
+    none, one_more = index(0), index(1)
+    zero, half, near2, n_species = real(0), real(0.5), real(sums.contact_cutoff**2), index(len(sums.charges))
     table = sums.contact_table.astype(real)
 
     def forces(i, geometry, moments):
         own = species(geometry, i)
-        fx = fy = fz = zero
-        energy, virial = alone[own], no_virial()
+        fx = fy = fz = energy = zero
+        virial = no_virial()
         k, end = none, n_near(geometry, i)
         while k < end:
             j, x, y, z = neighbor(geometry, i, k)
-            other = species(geometry, j)
             r2 = x * x + y * y + z * z
-            held2 = span2(geometry, i, k, r2)
-            k = index(k + one_more)
-            over_r = rsqrt(r2)
-            charge = coulomb * charges[own] * charges[other]
-            slope = -charge * push(r2, over_r)
-            energy += half * charge * value(r2, over_r)
-            if held2 < near2:
-                pair = index(index(own) * n_species + index(other))
-                c, press = contact(table[0, pair], table[1, pair], table[2, pair], table[3, pair], r2, over_r)
-                slope -= press
+            if span2(geometry, i, k, r2) < near2:
+                pair = index(index(own) * n_species + index(species(geometry, j)))
+                c, press = contact(table[0, pair], table[1, pair], table[2, pair], table[3, pair], r2, rsqrt(r2))
                 energy += half * c
-            gx, gy, gz = slope * x, slope * y, slope * z
-            if held2 < leg2:
-                ax, ay, az, share = turn(i, other, x, y, z, held2, geometry, moments)
-                bx, by, bz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
-                gx, gy, gz = gx + ax - bx, gy + ay - by, gz + az - bz
-                energy += half * share
+                gx, gy, gz = -press * x, -press * y, -press * z
+                fx += gx
+                fy += gy
+                fz += gz
+                virial = add_virial(virial, x, y, z, gx, gy, gz)
+            k = index(k + one_more)
+        m, end = none, count(i, geometry, moments)
+        while m < end:
+            k = number(i, m, geometry, moments)
+            m = index(m + one_more)
+            j, x, y, z = neighbor(geometry, i, k)
+            held2 = span2(geometry, i, k, x * x + y * y + z * z)
+            gx, gy, gz, share = turn(i, species(geometry, j), x, y, z, held2, geometry, moments)
+            hx, hy, hz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
+            gx, gy, gz = gx - hx, gy - hy, gz - hz
             fx += gx
             fy += gy
             fz += gz
+            energy += half * share
             virial = add_virial(virial, x, y, z, gx, gy, gz)
         return fx, fy, fz, energy, virial
 

@@ -29,6 +29,8 @@ COULOMB: Final = 14.399645
 _DEGREES: Final = {np.float32: 9, float: 19}
 """Of the polynomials, where α²R² is about 6: they are as good as the numbers are."""
 _NODES: Final = 64
+_LONG: Final = 10
+"""Coefficients, as many as in float32 there are."""
 _AT_ONCE: Final = 4
 """Coefficients in one compiled function: few functions are compiled sooner, and a long one is no faster."""
 
@@ -109,6 +111,10 @@ class LongRanged(Potential, Protocol):
         """The larger part."""
         ...
 
+    def short_phases(self, tools: Tools) -> tuple[Any, Any]:
+        """`phases` of all but the charges, for which neighbours within `PairSums.contact_cutoffs` are enough."""
+        ...
+
 
 def image_cutoff(potential: Potential) -> float:
     """Å: an atom of the engine may meet only the nearest image of another within this distance.
@@ -124,7 +130,13 @@ def image_cutoff(potential: Potential) -> float:
 
 
 def polynomial(coefficients: Sequence[float], tools: Tools) -> Any:
-    """The compiled polynomial with these coefficients, the constant first."""
+    """The compiled polynomial with these coefficients, the constant first.
+
+    A long one is that of even powers plus t times that of odd ones, in t²: neither waits for the other.
+    """
+    if len(coefficients) > _LONG:
+        even, odd = polynomial(coefficients[::2], tools), polynomial(coefficients[1::2], tools)
+        return tools.jit(lambda t: odd(t * t) * t + even(t * t))
 
     def one_more(rest, a):
         return tools.jit(lambda t: rest(t) * t + a)

@@ -21,11 +21,13 @@ _TURNS = 200
 
 @lru_cache(maxsize=1)
 def _machine() -> w.Machine:
-    jit = compiled(
-        fastmath={"contract", "nsz", "arcp"}, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )
+    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    arithmetic = {"contract", "nsz", "arcp"}
+    jit = compiled(fastmath=arithmetic, **options)
     return w.Machine(
         jit=jit,
+        jit_sum=compiled(fastmath={*arithmetic, "reassoc"}, **options),
+        remembers=True,
         index=np.uint64,
         sync=jit(lambda: None),
         any=jit(lambda x: x),

@@ -20,7 +20,7 @@ _TURNS = 100
 _SHARE, _MOST_MEMORY, _UNTOLD_MEMORY = 0.25, 16 * 2**30, 2 * 2**30
 """Of the free memory for the systems at work at a time; bytes at most, and where nothing tells what is free."""
 _FEWEST_THREADS, _MOST_THREADS = 32, 256
-"""Of a block; one an atom if there are enough."""
+"""Of a block, one an atom if there are enough; twice as many where it has more than two atoms a thread."""
 
 _SHARED = (
     "cells", "positions", "relaxed_cells", "chosen", "chosen_cells", "species", "n_atoms", "offsets", "state",
@@ -62,7 +62,7 @@ def _advance_like(
     """Systems of about the same size."""
     from amden.simulate.relaxation import cuda_kernel
 
-    n_threads = min(capacity, _MOST_THREADS)
+    n_threads = min(capacity, _MOST_THREADS if capacity <= 2 * _MOST_THREADS else 2 * _MOST_THREADS)
     kernel = cuda_kernel.compiled(potential, n_threads=n_threads)
     layout = w.layout(capacity, potential, room=room)
     bytes_each = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in layout.values())

@@ -17,7 +17,7 @@ from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.descent import descent
 
 _REGISTERS = 128
-"""A thread, so that two blocks of 256 threads live on a multiprocessor."""
+"""A thread, so that two blocks of 256 threads live on a multiprocessor, or one of 512."""
 
 
 @lru_cache(maxsize=8)
@@ -34,6 +34,8 @@ def _machine() -> w.Machine:
 
     return w.Machine(
         jit=jit,
+        jit_sum=jit,
+        remembers=False,
         index=np.uint32,
         sync=jit(lambda: cuda.syncthreads()),
         any=jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0),

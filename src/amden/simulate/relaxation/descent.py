@@ -93,20 +93,19 @@ def _turner(machine: w.Machine) -> Any:
 
 def _starter(machine: w.Machine) -> Any:
     """`start(thread, n_threads, n, positions, state, path, work)`: of a launch, and of a system if it is fresh."""
-    sync = machine.sync
+    sync, wear_out, remembers = machine.sync, surface.wearer(machine.jit), machine.remembers
 
     def start(thread, n_threads, n, positions, state, path, work):
-        rows = n + w.STRAIN_ROWS
-        for d in range(thread, 3, n_threads):
-            for e in range(3):
-                work.frames[w.LISTED_AT, d, e] = math.nan  # nothing is listed yet: this wears any list out
-        if state[w.STATUS] == w.FRESH:
+        rows, fresh = n + w.STRAIN_ROWS, state[w.STATUS] == w.FRESH
+        if fresh or not remembers:
+            wear_out(thread, n_threads, work)
+            for k in range(thread, 3 * rows, n_threads):
+                work.origin[k] = 0.0
+        if fresh:
             for k in range(thread, 3 * rows, n_threads):
                 d, i = k // rows, k % rows
                 path.q[k] = positions[i, d] if i < n else 0.0
                 path.base[k], path.base_gradient[k], path.direction[k] = path.q[k], 0.0, 0.0
-        for k in range(thread, 3 * rows, n_threads):
-            work.origin[k] = path.q[k]
         sync()
 
     return machine.jit(start)

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from amden.simulate.potentials.pair_sums import LongRanged
 from amden.simulate.potentials.potential import Potential, Tools
 from amden.simulate.relaxation import lists
 from amden.simulate.relaxation import workspace as w
+from amden.simulate.relaxation.charges import charger
 
 _LANES = 16
 """Threads that add up the shares of all threads."""
@@ -63,6 +65,17 @@ def inverter(jit: Callable[[Callable], Any]) -> Any:
         return volume
 
     return jit(invert)
+
+
+def wearer(jit: Callable[[Callable], Any]) -> Any:
+    """`wear_out(thread, n_threads, work)`: makes the neighbours be listed anew before the next evaluation."""
+
+    def wear_out(thread, n_threads, work):
+        for d in range(thread, 3, n_threads):
+            for e in range(3):
+                work.frames[w.LISTED_AT, d, e] = math.nan
+
+    return jit(wear_out)
 
 
 def placer(machine: w.Machine, potential: Potential) -> Any:
@@ -184,7 +197,9 @@ def measurer(machine: w.Machine, potential: Potential) -> Any:
     The gradient along the atoms is left in `gradient`; in `work.total` the energy, the virial V σ (xx, yy, zz,
     yz, xz, xy) and the square of the largest force.
     """
-    first, second = potential.phases(_tools(machine))
+    tools = _tools(machine)
+    first, second = potential.short_phases(tools) if isinstance(potential, LongRanged) else potential.phases(tools)
+    charges = charger(machine.jit_sum, potential, tools)
     select, gather, sync = lists.selector(machine.jit, potential), gatherer(machine), machine.sync
 
     def measure(thread, n_threads, n, gradient, work):
@@ -197,6 +212,10 @@ def measurer(machine: w.Machine, potential: Potential) -> Any:
         energy = xx = yy = zz = yz = xz = xy = largest = 0.0
         for i in range(thread, n, n_threads):
             fx, fy, fz, e, (vxx, vyy, vzz, vyz, vxz, vxy) = second(i, geometry, work.moments)
+            energy += e
+            xx, yy, zz, yz, xz, xy = xx + vxx, yy + vyy, zz + vzz, yz + vyz, xz + vxz, xy + vxy
+            gx, gy, gz, e, (vxx, vyy, vzz, vyz, vxz, vxy) = charges(i, work)
+            fx, fy, fz = fx + gx, fy + gy, fz + gz
             for d in range(3):
                 gradient[d * rows + i] = -(fx * f[d, 0] + fy * f[d, 1] + fz * f[d, 2])
             energy += e

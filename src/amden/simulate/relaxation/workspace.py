@@ -45,6 +45,10 @@ class Machine:
 
     jit: Callable[[Callable], Any]
     """Compiles a device function."""
+    jit_sum: Callable[[Callable], Any]
+    """The same for one that may add up in any order."""
+    remembers: bool
+    """Whether what lies in `Surface.frames` outlives a launch."""
     index: type
     """Unsigned type to count neighbours with."""
     sync: Any
@@ -90,11 +94,11 @@ class Surface(NamedTuple):
     listed: Any
     """[2, neighbour, atom], atoms on the neighbour list, and which image of them (`lists`)."""
     near: Any
-    """[neighbour, atom], atoms within the cutoff."""
+    """[neighbour, atom], atoms within the cutoff; of a `LongRanged` potential those with short terms."""
     vector: Any
     """[3, neighbour, atom], vectors to them; of a `LongRanged` potential a fourth row, `Tools.span2` (`terms`)."""
     counts: Any
-    """[2, atom], how many are listed, how many near."""
+    """[3, atom], how many are listed, how many near, how many of the list have short terms (`lists`)."""
     species: Any
     """[atom], species numbers."""
     chosen: Any
@@ -132,13 +136,14 @@ def fresh_state() -> np.ndarray:
 
 
 def layout(n_atoms: int, potential: Potential, *, room: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Shape and type of the arrays that grow with the system, with `room` for neighbours of an atom."""
+    """Shape and type of the arrays that grow with the system, with `room` for neighbours of an atom; of a `LongRanged`
+    potential with half of it for those with short terms."""
     size = 3 * (n_atoms + STRAIN_ROWS)
     shapes = dict.fromkeys(("q", "gradient", "base", "base_gradient", "direction", "origin"), (size,))
     shapes |= {"moves": (MEMORY, size), "bends": (MEMORY, size), "curvature": (2, MEMORY)}
-    moments = potential.n_moments + potential.n_neighbor_moments * room
-    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms)}
-    shapes |= {"vector": (4 if isinstance(potential, LongRanged) else 3, room, n_atoms)}
-    integers = {"listed": (2, room + 1, n_atoms), "near": (room, n_atoms), "counts": (2, n_atoms)}
+    near, numbers = (room // 2, 4) if isinstance(potential, LongRanged) else (room, 3)
+    moments = potential.n_moments + potential.n_neighbor_moments * near
+    shapes |= {"place": (3, n_atoms), "moments": (moments, n_atoms), "vector": (numbers, near, n_atoms)}
+    integers = {"listed": (2, room + 1, n_atoms), "near": (near, n_atoms), "counts": (3, n_atoms)}
     found = {name: (shape, np.float64) for name, shape in shapes.items()}
     return found | {name: (shape, np.int32) for name, shape in integers.items()}
