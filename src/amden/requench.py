@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,9 @@ from torch import Tensor
 
 from amden.analysis.parity import REQUENCHED
 from amden.compositions import counts_of, formal_charge
-from amden.properties import PROPERTIES, Device, at_rest
+from amden.measuring import kept_at_rest
+from amden.properties import PROPERTIES, Device
+from amden.properties import Progress as Measuring
 from amden.shard import load_shard
 from amden.simulate.campaign import Progress, run_campaign
 from amden.simulate.catalogue import with_counts
@@ -73,6 +75,22 @@ def unfit(counts: Mapping[str, int], protocol: Protocol) -> str | None:
     )
 
 
+@dataclass(frozen=True)
+class Campaigned:
+    """Compositions that went through a protocol."""
+
+    folder: Path | None
+    """The campaign; None where no composition was fit for one."""
+    n: int
+    """Compositions asked for."""
+    chosen: Sequence[int]
+    """The place of each cell's composition."""
+    failures: Mapping[int, str]
+    """Why others have no cell, by their places."""
+    potential: str
+    device: Literal["cpu", "cuda"]
+
+
 def requench(
     structures: Structures,
     names: Sequence[str],
@@ -83,6 +101,7 @@ def requench(
     device: Device = "auto",
     batch_size: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    measuring: Callable[[Measuring], None] = lambda _: None,
 ) -> Requenched:
     """Run the protocol once for the exact atoms of each structure; relax and measure what comes of it by `at_rest`.
 
@@ -91,19 +110,43 @@ def requench(
     before are only measured again. A composition that the protocol does not make, and one whose cell blows up,
     evaporates or does not relax, is set aside with the reason.
     """
+    done = quench_compositions(
+        structures, protocol=protocol, seed=seed, out=out, device=device, batch_size=batch_size, progress=progress
+    )
+    return measure_quenched(done, names, progress=measuring)
+
+
+def quench_compositions(
+    structures: Structures,
+    *,
+    protocol: Protocol,
+    seed: int,
+    out: str | Path,
+    device: Device = "auto",
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Campaigned:
+    """The first half of `requench`: the campaign."""
     counts, where = counts_of(structures), choose_device(device)
     failures = {i: why for i, each in enumerate(counts) if (why := unfit(each, protocol))}
     chosen = [i for i in range(len(counts)) if i not in failures]
-    found = None
-    if chosen:
-        own = with_counts(protocol, [counts[i] for i in chosen])
-        folder = Path(out) / _name_of(own, seed, BuiltIn(where).name)
-        done = run_campaign(
-            own, n=len(chosen), seed=seed, out=folder, device=where, batch_size=batch_size, progress=progress
-        )
-        failures |= {chosen[cell]: why for cell, why in done.failures.items()}
-        found = _measured(folder, chosen, names, protocol, where)
-    columns = {name: _spread(name, found, len(counts)) for name in _columns(names)}
+    if not chosen:
+        return Campaigned(None, len(counts), chosen, failures, protocol.potential, where)
+    own = with_counts(protocol, [counts[i] for i in chosen])
+    folder = Path(out) / _name_of(own, seed, BuiltIn(where).name)
+    done = run_campaign(
+        own, n=len(chosen), seed=seed, out=folder, device=where, batch_size=batch_size, progress=progress
+    )
+    failures |= {chosen[cell]: why for cell, why in done.failures.items()}
+    return Campaigned(folder, len(counts), chosen, failures, protocol.potential, where)
+
+
+def measure_quenched(
+    done: Campaigned, names: Sequence[str], *, progress: Callable[[Measuring], None] = lambda _: None
+) -> Requenched:
+    """The second half of `requench`."""
+    found, failures = _measured(done, names, progress), dict(done.failures)
+    columns = {name: _spread(name, found, done.n) for name in _columns(names)}
     if found is not None:
         energy = columns[f"{REQUENCHED}potential_energy"]
         lost = [int(i) for i in found.properties[STRUCTURE].tolist() if energy[int(i)].isnan()]
@@ -111,19 +154,23 @@ def requench(
     return Requenched(found, columns, dict(sorted(failures.items())))
 
 
-def _measured(
-    folder: Path, chosen: Sequence[int], names: Sequence[str], protocol: Protocol, device: Device
-) -> Structures | None:
-    """What the campaign in the folder made, at rest and measured."""
-    held = CampaignFolder(folder)
+def _measured(done: Campaigned, names: Sequence[str], progress: Callable[[Measuring], None]) -> Structures | None:
+    """What the campaign made, at rest and measured."""
+    if done.folder is None:
+        return None
+    held = CampaignFolder(done.folder)
     shards = [load_shard(held.shard(cells)).structures for cells in held.shards()]
     frames = [each for each in shards if len(each)]
     if not frames:
         return None
     made = concatenate(frames).to(dtype=torch.float64)
     cells = made.properties["index"].long().tolist()
-    known = at_rest(replace(made, properties={}), names, device=device, potential=protocol.potential)
-    place = torch.tensor([chosen[cell] for cell in cells], dtype=torch.float64)
+    bare, beside = replace(made, properties={}), done.folder.with_name(f"{done.folder.name}-measured")
+    known, parts = kept_at_rest(
+        bare, names, out=beside, device=done.device, potential=done.potential, progress=progress
+    )
+    parts.remove()
+    place = torch.tensor([done.chosen[cell] for cell in cells], dtype=torch.float64)
     return replace(known, properties={**known.properties, STRUCTURE: place})
 
 

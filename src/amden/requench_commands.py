@@ -10,9 +10,9 @@ from amden.commands import err
 from amden.elements import symbol
 from amden.io import write_structures
 from amden.model import Model
-from amden.progress import campaign_bar
+from amden.progress import campaign_bar, measuring_bar
 from amden.properties import Device
-from amden.requench import requench
+from amden.requench import measure_quenched, quench_compositions
 from amden.simulate.catalogue import find_protocol
 from amden.simulate.potentials import POTENTIALS
 from amden.simulate.protocol import Protocol
@@ -54,9 +54,11 @@ def requenched(
     The campaigns lie in `out/requenched`, what came of this one, at rest, in `out/requenched.extxyz`.
     """
     err.print(f"requenching {len(structures)} compositions by {protocol.name}, about {protocol.duration:g} ps each")
+    folder = out / REQUENCHED.rstrip("_")
     with campaign_bar(protocol, len(structures), title="requenching") as show:
-        folder = out / REQUENCHED.rstrip("_")
-        found = requench(structures, names, protocol=protocol, seed=seed, out=folder, device=device, progress=show)
+        done = quench_compositions(structures, protocol=protocol, seed=seed, out=folder, device=device, progress=show)
+    with measuring_bar("measuring the requenched") as show:
+        found = measure_quenched(done, names, progress=show)
     for place, reason in found.failures.items():
         err.print(f"  structure {place} not requenched: {reason}")
     if found.structures is not None:

@@ -15,10 +15,11 @@ from amden.blank import Blank
 from amden.commands import err
 from amden.compositions import oxide_column
 from amden.io import check_output, write_origin, write_structures
+from amden.measuring import kept_at_rest
 from amden.model import Model
 from amden.parts import Parts
 from amden.progress import measuring_bar
-from amden.properties import at_rest, property_of
+from amden.properties import property_of
 from amden.report.sweep import CONVERGED, Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
@@ -69,13 +70,21 @@ def run_sweep(
     made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
     chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
     with measuring_bar() as show:
-        found = at_rest(made, names, device=chosen, potential=measured_by(protocol, loaded), progress=show)
+        found, measured = kept_at_rest(
+            made,
+            names,
+            out=out / "measured",
+            device=chosen,
+            potential=measured_by(protocol, loaded),
+            progress=show,
+        )
     found = replace(found, properties={**made.properties, **found.properties})
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
     write_origin(out / "sweep.extxyz", told_origin(how.model, facts))
     parts.remove()
+    measured.remove()
     for line in outcome(found, wish):
         print(line)
     _write(found, _sweeps(found, name, each, loaded, further), _held(found, wish, loaded), out, texts)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from amden import measuring, sweep_commands
 from amden import requench as requench_module
-from amden import sweep_commands
 from amden.cli import main
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
@@ -150,7 +150,7 @@ def test_compositions_are_told_in_oxides_and_balanced(folder, monkeypatch, capsy
     }
     save("glass.safetensors", Vocabulary((3, 8, 14)), scales, {"density": 2.4, "mean_mass": 20.0})
     monkeypatch.setattr(
-        sweep_commands, "at_rest", lambda made, *_, **__: measured(made, ["density", "fractions"], Tools(None, "cpu"))
+        measuring, "at_rest", lambda made, *_, **__: measured(made, ["density", "fractions"], Tools(None, "cpu"))
     )
     sizes = ["--n", "2", "--atoms", "30", "--out", "fig2", "--steps", "6", "--device", "cpu"]
     main(["sweep", "glass.safetensors", "--target", "density=2:3:2", "--target", "li_fraction=0.15", *sizes])

@@ -89,7 +89,7 @@ def test_a_cell_that_does_not_come_out_is_set_aside_with_the_reason(tmp_path):
 
 
 def test_what_does_not_relax_is_told(tmp_path, monkeypatch):
-    def restless(structures, names, *, device, potential):
+    def restless(structures, names, *, device, potential, **_):
         known = at_rest(structures, names, device=device)
         lost = torch.tensor([False, True])
         told = {name: values.masked_fill(lost, torch.nan) for name, values in known.properties.items()}
@@ -97,7 +97,7 @@ def test_what_does_not_relax_is_told(tmp_path, monkeypatch):
         return replace(known, properties=told)
 
     potentials = []
-    monkeypatch.setattr("amden.requench.at_rest", restless)
+    monkeypatch.setattr("amden.measuring.at_rest", restless)
     found = requench(CELLS, ["density"], protocol=SILICON, seed=3, out=tmp_path, device="cpu")
     assert found.failures[2] == "its relaxation did not converge"
     assert 0 not in found.failures

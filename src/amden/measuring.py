@@ -1,0 +1,47 @@
+"""Structures relaxed and measured some at a time, each batch kept on the disk, so that an interrupted one goes on."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from amden.parts import Parts
+from amden.properties import Progress, at_rest
+from amden.structure import Structures, concatenate
+
+AT_ONCE: Final = {"cpu": 16, "cuda": 128}
+"""Structures of a batch: minutes of work where they are of a thousand atoms."""
+
+
+def kept_at_rest(
+    structures: Structures,
+    names: Sequence[str],
+    *,
+    out: Path,
+    device: Literal["cpu", "cuda"],
+    potential: str | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Structures, Parts]:
+    """`at_rest` batch by batch, on `cpu` or `cuda`; what was measured, and the parts beside `out` that it is kept in.
+
+    Those of the same structures and names are gone on with. They are the caller's to remove, once what they are for is
+    written. Errors: those of `at_rest`, and `ValueError` for parts of other structures.
+    """
+    parts, size = Parts(out, _request(structures, names, device, potential)), AT_ONCE[device]
+    kept = parts.load()
+    for first in range(0, len(structures), size):
+        if first in kept:
+            continue
+        batch = structures.select(range(first, min(first + size, len(structures))))
+        tell = lambda now, first=first: progress(replace(now, done=first + now.done, total=len(structures)))  # noqa: E731
+        kept[first] = at_rest(batch, names, device=device, potential=potential, progress=tell)
+        parts.save(first, kept[first])
+    return concatenate([kept[first] for first in sorted(kept)]), parts
+
+
+def _request(structures: Structures, names: Sequence[str], device: str, potential: str | None) -> Mapping[str, Any]:
+    digest = hashlib.sha256()
+    for values in (structures.positions, structures.species, structures.cell, structures.n_atoms):
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return {"names": list(names), "device": device, "potential": potential, "structures": digest.hexdigest()[:16]}
