@@ -4,8 +4,6 @@ Most neighbours have no other term, so no vector is stored for them. On the CPU 
 time, which takes a sum that may be in any order; whoever cuts a descent into launches must keep its lists, then.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,12 @@ from amden.simulate.relaxation import lists
 from amden.simulate.relaxation import workspace as w
 
 
-def charger(jit_sum: Callable[[Callable], Any], potential: Potential, tools: Tools) -> Any:
+def charger(machine: w.Machine, potential: Potential, tools: Tools) -> Any:
     """`charges(i, work)`: the force on atom i in eV/Å, its energy in eV with its own term, and Σ r ⊗ ∂E/∂r; zeros for
     other potentials."""
     if not isinstance(potential, LongRanged):
         return tools.jit(lambda i, work: (0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)))
-    sums, index = potential.pair_sums, tools.index
+    sums, index, rsqrt = potential.pair_sums, tools.index, machine.rsqrt
     push, value = coulomb_kernels(sums, tools)
     charge, alone, cutoff2 = np.array(sums.charges), np.array(sums.self_energies), sums.cutoff**2
     decoded, image = lists.decoder(tools.jit), lists.imager(tools.jit)
@@ -35,7 +33,7 @@ def charger(jit_sum: Callable[[Callable], Any], potential: Potential, tools: Too
             a, b, c = decoded(listed[1, k, i])
             x, y, z = image(place, cell, i, j, a, b, c)
             r2 = x * x + y * y + z * z
-            over_r = 1.0 / math.sqrt(r2)
+            over_r = rsqrt(r2)
             q = own * charge[index(species[j])] if r2 < cutoff2 else 0.0
             slope = -q * push(r2, over_r)
             energy += q * value(r2, over_r)
@@ -51,4 +49,4 @@ def charger(jit_sum: Callable[[Callable], Any], potential: Potential, tools: Too
             xy += x * gy
         return fx, fy, fz, alone[species[i]] + 0.5 * energy, (xx, yy, zz, yz, xz, xy)
 
-    return jit_sum(charges)
+    return machine.jit_sum(charges)

@@ -1,5 +1,6 @@
 """Relaxation on the CPU: one system a thread."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import lru_cache
@@ -28,6 +29,7 @@ def _machine() -> w.Machine:
         jit=jit,
         jit_sum=compiled(fastmath={*arithmetic, "reassoc"}, **options),
         remembers=True,
+        rsqrt=jit(lambda x: 1.0 / math.sqrt(x)),
         index=np.uint64,
         sync=jit(lambda: None),
         any=jit(lambda x: x),

@@ -32,10 +32,15 @@ def _machine() -> w.Machine:
     def jit(function):
         return cuda.jit(inspect.unwrap(function), device=True)
 
+    if config.ENABLE_CUDASIM:
+        rsqrt = jit(lambda x: 1.0 / np.sqrt(x))
+    else:
+        from numba.cuda.libdevice import rsqrt
     return w.Machine(
         jit=jit,
         jit_sum=jit,
         remembers=False,
+        rsqrt=rsqrt,
         index=np.uint32,
         sync=jit(lambda: cuda.syncthreads()),
         any=jit(lambda x: cuda.syncthreads_or(np.int32(x)) != 0),

@@ -161,7 +161,7 @@ def relister(machine: w.Machine, potential: Potential) -> Any:
 
 
 def _tools(machine: w.Machine) -> Tools:
-    jit, index = machine.jit, machine.index
+    jit, index, root = machine.jit, machine.index, machine.rsqrt
 
     def neighbor(geometry, i, k):
         vector = geometry.vector
@@ -180,7 +180,7 @@ def _tools(machine: w.Machine) -> Tools:
         sin=jit(lambda x: math.sin(x)),
         cos=jit(lambda x: math.cos(x)),
         acos=jit(lambda x: math.acos(x)),
-        rsqrt=jit(lambda x: 1.0 / math.sqrt(x) if x > 0.0 else math.nan),
+        rsqrt=jit(lambda x: root(x) if x > 0.0 else math.nan),
         inverse=jit(lambda x: 1.0 / x),
         n_near=jit(lambda geometry, i: index(geometry.counts[1, i])),
         neighbor=jit(neighbor),
@@ -199,7 +199,7 @@ def measurer(machine: w.Machine, potential: Potential) -> Any:
     """
     tools = _tools(machine)
     first, second = potential.short_phases(tools) if isinstance(potential, LongRanged) else potential.phases(tools)
-    charges = charger(machine.jit_sum, potential, tools)
+    charges = charger(machine, potential, tools)
     select, gather, sync = lists.selector(machine.jit, potential), gatherer(machine), machine.sync
 
     def measure(thread, n_threads, n, gradient, work):

@@ -111,7 +111,9 @@ def _near_a_minimum(plan, state):
         return True
     if state[w.STATUS] != w.RUNNING or not state[w.VERDICT] > 0.0:
         return False
-    loose = LOOSER ** (plan[w.MOST_CHOICES] - 1.0 - state[w.N_CHOICES])
+    loose = 1.0
+    for _ in range(int(plan[w.MOST_CHOICES] - 1.0 - state[w.N_CHOICES])):
+        loose *= LOOSER
     calm = state[w.FORCE2] <= (loose * plan[w.FORCE_TOLERANCE]) ** 2
     return calm and (plan[w.FREE_CELL] == 0.0 or state[w.MAX_STRESS] <= loose * plan[w.STRESS_TOLERANCE])
 

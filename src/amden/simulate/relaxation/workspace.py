@@ -49,6 +49,8 @@ class Machine:
     """The same for one that may add up in any order."""
     remembers: bool
     """Whether what lies in `Surface.frames` outlives a launch."""
+    rsqrt: Any
+    """1/√x of a positive number."""
     index: type
     """Unsigned type to count neighbours with."""
     sync: Any
