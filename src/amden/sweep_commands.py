@@ -20,6 +20,7 @@ from amden.model import Model
 from amden.parts import Parts
 from amden.progress import measuring_bar
 from amden.properties import property_of
+from amden.refinement import Asked
 from amden.report.sweep import CONVERGED, Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
@@ -87,7 +88,8 @@ def run_sweep(
     measured.remove()
     for line in outcome(found, wish):
         print(line)
-    _write(found, _sweeps(found, name, each, loaded, further), _held(found, wish, loaded), out, texts)
+    label = Asked(sampling.kind).name if sampling.kind and sampling.refine else "generated"
+    _write(found, _sweeps(found, name, each, loaded, further, label=label), _held(found, wish, loaded), out, texts)
 
 
 def _write(
@@ -113,22 +115,28 @@ def _measurable(name: str, targets: Mapping[str, Any]) -> list[str]:
 
 
 def _sweeps(
-    found: Structures, name: str, targets: Tensor, model: Model, further: Mapping[str, Mapping[str, Any]]
+    found: Structures,
+    name: str,
+    targets: Tensor,
+    model: Model,
+    further: Mapping[str, Mapping[str, Any]],
+    *,
+    label: str,
 ) -> list[Sweep]:
-    """What was swept, in each convention that it was measured in, with what came of the same compositions requenched
-    and with earlier sweeps beside."""
+    """What was swept, in each convention that it was measured in and by what it is called, with what came of the same
+    compositions requenched and with earlier sweeps beside."""
     scale = model.denoiser.config.properties[name]
     low, high = np.quantile(scale.quantiles or (scale.mean - 2 * scale.std, scale.mean + 2 * scale.std), [0.05, 0.95])
     numbers = {k: v.double().numpy() for k, v in found.properties.items()}
     sweeps = []
     for column in filter(numbers.__contains__, (name, name + CONVERGED)):
-        own = Sweep(column, PROPERTY_UNITS.get(column, ""), targets.numpy(), numbers[column], (low, high))
+        own = Sweep(column, PROPERTY_UNITS.get(column, ""), targets.numpy(), numbers[column], (low, high), label=label)
         others = {}
         if REQUENCHED + column in numbers:
             others["requenched"] = replace(own, value=numbers[REQUENCHED + column])
-        for label, table in further.items():
+        for other, table in further.items():
             if column in table:
-                others[label] = replace(own, target=table[f"target_{name}"], value=table[column])
+                others[other] = replace(own, target=table[f"target_{name}"], value=table[column])
         sweeps.append(replace(own, beside=others))
     return sweeps
 

@@ -38,6 +38,8 @@ class Sweep:
     """5th and 95th percentile of the training set."""
     beside: Mapping[str, "Sweep"] = field(default_factory=dict)
     """The same property of other structures, by what they are called."""
+    label: str = "generated"
+    """What these are called beside them."""
 
     @property
     def known(self) -> Bool[np.ndarray, " structures"]:
@@ -154,7 +156,7 @@ def _draw_sweep(axes: Axes, sweep: Sweep) -> None:
     ends = [float(f(every)) for f in (np.min, np.max)]
     axes.plot(ends, ends, color=REFERENCE, lw=1.0, ls="--")
     titles = []
-    kinds = [("generated" if sweep.beside else "", sweep, "s", GENERATED)]
+    kinds = [(sweep.label if sweep.beside else "", sweep, "s", GENERATED)]
     looks = (_BESIDE[i % len(_BESIDE)] for i in range(len(sweep.beside)))
     kinds += [(label, other, *look) for (label, other), look in zip(sweep.beside.items(), looks, strict=True)]
     for label, each, marker, colour in kinds:
