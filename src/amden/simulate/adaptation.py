@@ -9,7 +9,6 @@ All they know between two launches is in the notes of the `Batch`, so that a sna
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,7 +17,7 @@ from amden.simulate.batch import Batch, selected
 from amden.simulate.engine import MDState, Record, Segment
 from amden.simulate.engine.systems import transformed
 from amden.simulate.evaporation import EXPANDED, evaporation_onset
-from amden.simulate.stages import Adapted, Evaporation, typical_segment
+from amden.simulate.stages import Adapted, Dynamics, Evaporation, Quench, typical_segment
 
 
 def opened(stage: Evaporation, batch: Batch) -> Batch:
@@ -65,9 +64,14 @@ class Leg:
     """Number of the first of them in the protocol."""
 
     @staticmethod
-    def of(stages: Sequence[object], number: int) -> "Leg":
+    def of(stages: Sequence[Dynamics | Quench], number: int) -> "Leg":
         """All of the kind from `number` on."""
-        return Leg(list(takewhile(lambda stage: isinstance(stage, Adapted), stages[number:])), number)  # pyright: ignore
+        own: list[Adapted] = []
+        for stage in stages[number:]:
+            if not isinstance(stage, Adapted):
+                break
+            own.append(stage)
+        return Leg(own, number)
 
     @property
     def stop(self) -> int:
