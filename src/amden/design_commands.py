@@ -18,10 +18,11 @@ from amden.dataset import load_dataset
 from amden.design import Goal, Round, design, history
 from amden.design_results import write_designs
 from amden.io import check_output, write_origin
+from amden.measuring import kept_at_rest
 from amden.model import Model
 from amden.parts import Parts, differences
 from amden.progress import measuring_bar
-from amden.properties import at_rest, property_of
+from amden.properties import property_of
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
 from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_cells, read_sampling, told_origin
@@ -209,9 +210,13 @@ class _Maker:
         title = f"round {number + 1}: generating"
         made = generate_shown(sampling, self.blank, wish, title=title, parts=parts)
         device = choose_device(self.sampling.device.type)
+        beside = self.out / f"round-{number:03d}-measured"
         with measuring_bar(f"round {number + 1}: measuring") as show:
-            found = at_rest(made, self.names, device=device, potential=self.potential, progress=show)
+            found, measured = kept_at_rest(
+                made, self.names, out=beside, device=device, potential=self.potential, progress=show
+            )
         told = {k: v for k, v in made.properties.items() if not k.startswith("target_")}
+        measured.remove()
         parts.remove()
         return replace(found, properties={**told, **found.properties})
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amden import design_commands
+from amden import measuring
 from amden.cli import main
 from amden.compositions import counts_of
 from amden.diffusion.schedule import Diffusion
@@ -135,7 +135,7 @@ def test_batches_of_another_design_are_no_part_of_it(folder, monkeypatch, capsys
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(design_commands, "at_rest", interrupted)
+        patch.setattr(measuring, "at_rest", interrupted)
         with pytest.raises(SystemExit):
             design(*asked)
     (kept,) = {path.parent for path in Path("best").rglob("*.safetensors")}
@@ -202,9 +202,7 @@ def test_compositions_of_oxide_glasses_are_told_in_mole_per_cent(folder, monkeyp
     egnn = EGNNConfig(layers=1, hidden=8, channels=1, cutoff=4.0, n_norm=10.0)
     denoiser = ScoreModel(ScoreConfig(Vocabulary((3, 8, 14)), egnn=egnn, properties=SCALES)).eval()
     save_model("model.safetensors", Model(denoiser, Diffusion(), {"data": {"density": 2.4, "mean_mass": 20.0}}))
-    monkeypatch.setattr(
-        design_commands, "at_rest", lambda made, *_, **__: measured(made, ["density"], Tools(None, "cpu"))
-    )
+    monkeypatch.setattr(measuring, "at_rest", lambda made, *_, **__: measured(made, ["density"], Tools(None, "cpu")))
     design("--target", "density=2.4", "--tolerance", "2", "--n", "1", "--per-round", "2", "--rounds", "1")
     rows, found = table("best/designs.csv"), read_structures("best/designs.extxyz")
     for row, counts in zip(rows, counts_of(found), strict=True):

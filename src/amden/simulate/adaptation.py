@@ -62,6 +62,8 @@ class Leg:
     stages: Sequence[Adapted]
     first: int
     """Number of the first of them in the protocol."""
+    watched_later: bool = False
+    """Whether the ways of atoms count in stages after them too."""
 
     @staticmethod
     def of(stages: Sequence[Dynamics | Quench], number: int) -> "Leg":
@@ -71,7 +73,8 @@ class Leg:
             if not isinstance(stage, Adapted):
                 break
             own.append(stage)
-        return Leg(own, number)
+        later = stages[number + len(own) :]
+        return Leg(own, number, any(isinstance(stage, Adapted) and stage.least_displacement for stage in later))
 
     @property
     def stop(self) -> int:
@@ -81,6 +84,8 @@ class Leg:
     @property
     def last_watched(self) -> int:
         """Number of the last one up to whose end the ways of atoms count; -1 where there is none."""
+        if self.watched_later:
+            return self.stop - 1
         return max((self.first + i for i, stage in enumerate(self.stages) if stage.least_displacement), default=-1)
 
     def entered(self, batch: Batch) -> Batch:
@@ -88,13 +93,12 @@ class Leg:
         if "stage" in batch.of_cells:
             return batch
         n = len(batch)
-        return batch.noting(
-            stage=np.full(n, self.first), at=np.zeros(n, np.int64), displacement=np.full(n, np.nan, np.float64)
-        )
+        known = batch.of_cells.get("displacement", np.full(n, np.nan))
+        return batch.noting(stage=np.full(n, self.first), at=np.zeros(n, np.int64), displacement=known)
 
     def left(self, batch: Batch) -> Batch:
         """Without what counts on the way only."""
-        return batch.dropping("stage", "at", "moved")
+        return batch.dropping("stage", "at", *([] if self.watched_later else ["moved"]))
 
     def busy(self, batch: Batch) -> Bool[np.ndarray, " alive"]:
         """The cells that are not at its end."""
