@@ -42,8 +42,9 @@ def measuring_bar(title: str = "measuring") -> Iterator[Callable[[Measuring], No
         task, lines = bar.add_task(title, total=None, what=""), Lines()
 
         def show(now: Measuring) -> None:
-            bar.update(task, completed=now.done, total=now.total, what=now.what)
-            lines.say(f"{now.done} of {now.total} structures {now.what}", float(now.done), now.total)
+            what = now.what if now.what == "relaxed" else f"with {now.what}" if now.what else "done"
+            bar.update(task, completed=now.done, total=now.total, what=what)
+            lines.say(f"{now.done} of {now.total} structures {what}", float(now.done), now.total)
 
         yield show
     for warning in said:
