@@ -94,7 +94,7 @@ def test_moduli_of_a_glass_are_those_of_the_paper_with_the_terms_of_the_unstrain
 
     values = np.array([float(found[name]) for name in ("shear_modulus", "youngs_modulus", "bulk_modulus")])
     np.testing.assert_allclose(values, moduli(start.cell.numpy()), rtol=1e-9)
-    assert abs(values - moduli(None)).min() > 1.0
+    assert abs(values - moduli(None)).max() > 2.0
 
 
 @pytest.mark.parametrize(("potential", "expected"), [(None, "StillingerWeber"), ("tersoff-sio", "Tersoff")])
