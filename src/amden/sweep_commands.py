@@ -44,11 +44,13 @@ def run_sweep(
     batch_size: int | None,
     overwrite: bool,
     requench: str | None,
+    converged: bool,
     beside: Sequence[str],
     **asked: Any,
 ) -> None:
-    """Body of `amden sweep`; `targets` are one series and others that are held, `requench` names a protocol, `beside`
-    are folders of earlier sweeps; `asked` are further options of `read_request`."""
+    """Body of `amden sweep`; `targets` are one series and others that are held, `requench` names a protocol,
+    `converged` asks for moduli in that convention too, `beside` are folders of earlier sweeps; `asked` are further
+    options of `read_request`."""
     check_output(out / "sweep.extxyz", overwrite=overwrite)
     sampling = read_sampling(how)
     loaded = sampling.model
@@ -56,7 +58,7 @@ def run_sweep(
     name, protocol = series.name, read_requench(requench, loaded)
     first = [f"{name}={series.values[0]:.12g}", *fixed]
     wish, _ = read_request(loaded, targets=first, guide=sampling.guide, extrapolate=True, **asked)
-    names, further = _measurable(name, wish.targets), _beside(beside, name)
+    names, further = _measurable(name, wish.targets, converged=converged), _beside(beside, name)
     notes = read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes
     for note in (*notes, *composition_notes(wish.composition, loaded.denoiser.config.vocabulary)):
         err.print(f"  [yellow]note:[/] {note}")
@@ -106,12 +108,12 @@ def _write(
         print(written)
 
 
-def _measurable(name: str, targets: Mapping[str, Any]) -> list[str]:
+def _measurable(name: str, targets: Mapping[str, Any], *, converged: bool) -> list[str]:
     """The properties to measure, for what is swept and what is held."""
     if property_of(name) is None:
         raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
     found = ["density", "rings", *filter(None, map(property_of, (name, *targets)))]
-    return list(dict.fromkeys([*found, *(["moduli-vrh"] if "moduli" in found else [])]))
+    return list(dict.fromkeys([*found, *(["moduli-vrh"] if converged and "moduli" in found else [])]))
 
 
 def _sweeps(

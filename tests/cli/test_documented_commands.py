@@ -41,7 +41,9 @@ def mentions() -> list[str]:
 
 
 def options_of(verb: str) -> set[str]:
-    return {option for parameter in VERBS[verb].params for option in parameter.opts} | {"--help"}
+    return {option for parameter in VERBS[verb].params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
 
 
 @pytest.mark.parametrize("line", whole_commands())

@@ -118,6 +118,21 @@ def test_what_is_held_is_told_and_what_is_requenched_stands_beside(folder, short
     assert f"before: {int(found.properties['mean_ring_size'].isfinite().sum())} of 4 measured" in told
 
 
+@pytest.mark.parametrize(("options", "further"), [((), ["moduli-vrh"]), (("--no-converged",), [])])
+def test_the_converged_convention_may_be_left_out(folder, monkeypatch, options, further):
+    save("model.safetensors", Vocabulary((14,)), {"shear_modulus": PropertyScale(30.0, 3.0)}, {"density": 2.4})
+    asked = []
+
+    def seen(made, names, **_):
+        asked.append(names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_commands, "kept_at_rest", seen)
+    with pytest.raises(SystemExit):
+        sweep("--target", "shear_modulus=25:35:2", "--n", "1", "--atoms", "20", *options)
+    assert asked == [["density", "rings", "moduli", *further]]
+
+
 def test_an_interrupted_requench_goes_on(folder, short, monkeypatch, capsys):
     asked = ["--target", "mean_ring_size=4.5:5.5:2", "--n", "1", "--atoms", "24", "--requench", "si-short"]
     run_campaign = requench_module.run_campaign

@@ -165,6 +165,9 @@ def sweep(
     device: Device = "auto",
     batch_size: BatchSize = None,
     requench: Requench = None,
+    converged: Annotated[
+        bool, typer.Option(help="Measure moduli in the converged convention too, which costs more than all else.")
+    ] = True,
     beside: Annotated[
         list[str] | None, typer.Option(help="Draw an earlier sweep too: its folder, or LABEL=FOLDER. Repeatable.")
     ] = None,
@@ -179,7 +182,9 @@ def sweep(
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     asked = {"targets": target, "composition": composition, "guidance": guidance, "kind": guidance_kind}
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "batch_size": batch_size}
-    run_sweep(how, out, requench=requench, beside=beside or [], overwrite=overwrite, **sizes, **asked)
+    run_sweep(
+        how, out, requench=requench, converged=converged, beside=beside or [], overwrite=overwrite, **sizes, **asked
+    )
 
 
 def train(
