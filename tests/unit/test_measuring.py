@@ -41,7 +41,7 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measurements_of_other_structures_are_refused(tmp_path, monkeypatch):
+def test_measurements_of_other_structures_are_refused(tmp_path):
     kept_at_rest(CELLS, NAMES, out=tmp_path / "measured", device="cpu")
     with pytest.raises(ValueError, match="holds unfinished work of another command"):
         kept_at_rest(CELLS.select([1, 0]), NAMES, out=tmp_path / "measured", device="cpu")

@@ -53,7 +53,7 @@ class ScreenedAngles:
 
     def phases(self, tools: Tools) -> tuple[Any, Any]:
         """Nothing, then forces, energy and virial (see `Potential.phases`)."""
-        return tools.jit(_nothing), kernels.angle_forces(self, tools)
+        return tools.jit(_nothing), kernels.angle_forces(self, tools, kernels.all_neighbors(tools))
 
 
 def _nothing(i, geometry, moments):

@@ -119,22 +119,23 @@ def angle_kernel(angles: Any, tools: Tools, legs: Legs) -> Any:
     return tools.jit(turn)
 
 
-def angle_forces(angles: Any, tools: Tools) -> Any:
-    """The second phase of the three-body term alone, where all neighbours are legs."""
-    real, index, n_near, neighbor, species = tools.real, tools.index, tools.n_near, tools.neighbor, tools.species
+def angle_forces(angles: Any, tools: Tools, legs: Legs) -> Any:
+    """The second phase of the three-body term alone, of atoms with these legs."""
+    real, index, neighbor, species = tools.real, tools.index, tools.neighbor, tools.species
     no_virial, add_virial, span2 = tools.no_virial, tools.add_virial, tools.span2
-    turn, none, one_more = angle_kernel(angles, tools, all_neighbors(tools)), index(0), index(1)
-    zero, half = real(0), real(0.5)
+    turn, count, number = angle_kernel(angles, tools, legs), legs.count, legs.number
+    none, one_more, zero, half = index(0), index(1), real(0), real(0.5)
 
     def forces(i, geometry, moments):
         own = species(geometry, i)
         fx = fy = fz = energy = zero
         virial = no_virial()
-        k, end = none, n_near(geometry, i)
-        while k < end:
+        m, end = none, count(i, geometry, moments)
+        while m < end:
+            k = number(i, m, geometry, moments)
+            m = index(m + one_more)
             j, x, y, z = neighbor(geometry, i, k)
             held2 = span2(geometry, i, k, x * x + y * y + z * z)
-            k = index(k + one_more)
             gx, gy, gz, share = turn(i, species(geometry, j), x, y, z, held2, geometry, moments)
             hx, hy, hz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
             gx, gy, gz = gx - hx, gy - hy, gz - hz
@@ -182,17 +183,15 @@ def all_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
 def short_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
     """The second phase without the charges: contacts, and the angles of the legs that `leg_kernel` has listed."""
     real, index, rsqrt, n_near, neighbor = tools.real, tools.index, tools.rsqrt, tools.n_near, tools.neighbor
-    species, span2, no_virial, add_virial = tools.species, tools.span2, tools.no_virial, tools.add_virial
-    contact, legs = contact_kernel(tools), listed_legs(tools)
-    turn, count, number = angle_kernel(angles, tools, legs), legs.count, legs.number
-    none, one_more = index(0), index(1)
-    zero, half, near2, n_species = real(0), real(0.5), real(sums.contact_cutoff**2), index(len(sums.charges))
+    species, span2, add_virial = tools.species, tools.span2, tools.add_virial
+    contact, bent = contact_kernel(tools), angle_forces(angles, tools, listed_legs(tools))
+    none, one_more, half = index(0), index(1), real(0.5)
+    near2, n_species = real(sums.contact_cutoff**2), index(len(sums.charges))
     table = sums.contact_table.astype(real)
 
     def forces(i, geometry, moments):
+        fx, fy, fz, energy, virial = bent(i, geometry, moments)
         own = species(geometry, i)
-        fx = fy = fz = energy = zero
-        virial = no_virial()
         k, end = none, n_near(geometry, i)
         while k < end:
             j, x, y, z = neighbor(geometry, i, k)
@@ -207,20 +206,6 @@ def short_forces(angles: Any, sums: PairSums, tools: Tools) -> Any:
                 fz += gz
                 virial = add_virial(virial, x, y, z, gx, gy, gz)
             k = index(k + one_more)
-        m, end = none, count(i, geometry, moments)
-        while m < end:
-            k = number(i, m, geometry, moments)
-            m = index(m + one_more)
-            j, x, y, z = neighbor(geometry, i, k)
-            held2 = span2(geometry, i, k, x * x + y * y + z * z)
-            gx, gy, gz, share = turn(i, species(geometry, j), x, y, z, held2, geometry, moments)
-            hx, hy, hz, _ = turn(index(j), own, -x, -y, -z, held2, geometry, moments)
-            gx, gy, gz = gx - hx, gy - hy, gz - hz
-            fx += gx
-            fy += gy
-            fz += gz
-            energy += half * share
-            virial = add_virial(virial, x, y, z, gx, gy, gz)
         return fx, fy, fz, energy, virial
 
     return tools.jit(forces)

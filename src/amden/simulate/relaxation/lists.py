@@ -6,8 +6,9 @@ within the cutoff for as long as
     (1 - |F₀⁻¹ F - 1|) (cutoff + skin) - 2 max |Δq F| ≥ cutoff
 
 A list is in ascending order of partner and image whatever its history, so sums over neighbours do not depend on when
-lists were made. Of a `LongRanged` potential it ends with those that have short terms (`terms`), which are few: only
-their vectors are stored, and the charges are summed over the list itself (`charges`).
+lists were made, but for those of `charges` on the CPU. Of a `LongRanged` potential it ends with those that have
+short terms (`terms`), which are few: only their vectors are stored, and the charges are summed over the list itself
+(`charges`).
 
 An image at the fractions f from an atom is at least |f_k| h_k away, where h_k is the height of the cell along its k-th
 lattice vector: so few images of a pair are looked at in any but the smallest cells.

@@ -66,10 +66,10 @@ def relax(
     out; `progress` is told how many systems are done; `auto` is CUDA where there is a GPU and `numba-cuda`.
 
     The energy of a `LongRanged` potential jumps where a pair of atoms crosses a cutoff within it, so each pair keeps
-    the terms that it has at the start; at a minimum they are chosen anew and the relaxation goes on, up to three times,
-    and wherever an atom has strayed by 1.5 Å since. Energy, forces and convergence are those of the last choice. With
-    `unstrained`, the cells from which those of the start were strained, the terms are those before the strain, and are
-    kept.
+    the terms that it has at the start; near a minimum they are chosen anew and the relaxation goes on, up to three
+    times, and wherever an atom has strayed by 1.5 Å since. Energy, forces and convergence are those of the last choice.
+    With `unstrained`, the cells from which those of the start were strained, the terms are those before the strain, and
+    are kept.
 
     A system depends on nothing else in its batch. One without a finite energy at the start has not converged, and is
     returned as it was.
