@@ -11,8 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from amden.analysis.rdf import rdf
 from amden.commands import pick_device
@@ -55,9 +53,9 @@ def noiseless(model: Model, reference: Structures, seed: int, device: torch.devi
     return encode(reference.to(device), model.denoiser.config.vocabulary), streams
 
 
-def row(made: Structures, g: np.ndarray | None, bond: float) -> tuple[list[str], np.ndarray]:
+def row(made: Structures, g: np.ndarray | None, bond: float, *, moduli: bool) -> tuple[list[str], np.ndarray]:
     """Numbers of the structures at rest, and their g(r)."""
-    made = at_rest(made, ["density"])
+    made = at_rest(made, ["density", *(["moduli"] if moduli else [])])
     energy = made.properties["potential_energy"].double()
     energy = energy[energy.isfinite()]
     bonds = neighbor_matrix(made.positions, made.cell, made.n_atoms, cutoff=bond).n_neighbors.double().mean()
@@ -65,11 +63,17 @@ def row(made: Structures, g: np.ndarray | None, bond: float) -> tuple[list[str],
     off = "" if g is None else f"{np.sqrt(np.mean((own - g) ** 2)):.3f}"
     error = 1000.0 * energy.std().item() / len(energy) ** 0.5
     density = made.properties["density"].double().nanmean()
-    return [f"{energy.mean():.4f}", f"{error:.1f}", f"{density:.3f}", f"{bonds:.2f}", off], own
+    stiffness = [f"{made.properties['youngs_modulus'].double().nanmean():.1f}"] if moduli else []
+    return [f"{energy.mean():.4f}", f"{error:.1f}", f"{density:.3f}", f"{bonds:.2f}", off, *stiffness], own
+
+
+def line(*columns: str) -> None:
+    """Print a line of the table."""
+    print("".join(f"{text:>15}" for text in columns), flush=True)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, a line as soon as it is known."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", default="si-melt")
     parser.add_argument("reference", nargs="?", default="examples/si-melt-reference.extxyz")
@@ -78,6 +82,7 @@ def main() -> None:
     parser.add_argument("--t", type=float, nargs="+", default=[0.1, 0.13, 0.16, 0.2, 0.3] if gpu else [0.1, 0.3])
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 60, 240] if gpu else [0, 30])
     parser.add_argument("--bond", type=float, default=2.9, help="bonds are shorter than this, in Å")
+    parser.add_argument("--moduli", action="store_true", help="tell Young's modulus too")
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
     device = pick_device("auto")
@@ -86,15 +91,14 @@ def main() -> None:
     reference = replace(load_dataset(options.reference), properties={})
     reference = reference.select(range(min(options.n, len(reference))))
     data, streams = noiseless(model, reference, options.seed, device)
-    table = Table("t", "steps", "eV/atom", "± meV", "g/cm³", "bonds an atom", "g(r), RMSD")
-    numbers, g = row(reference.to("cpu", dtype=torch.float64), None, options.bond)
-    table.add_row("data", "", *numbers)
+    line("t", "steps", "eV/atom", "± meV", "g/cm³", "bonds an atom", "g(r), RMSD", *(["E, GPa"] * options.moduli))
+    numbers, g = row(reference.to("cpu", dtype=torch.float64), None, options.bond, moduli=options.moduli)
+    line("data", "", *numbers)
     with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
         for t in options.t:
             for n_steps in options.steps:
                 made = moved(model, data, streams, t=t, n_steps=n_steps)
-                table.add_row(f"{t:g}", f"{n_steps}", *row(made, g, options.bond)[0])
-    Console(width=100).print(table)
+                line(f"{t:g}", f"{n_steps}", *row(made, g, options.bond, moduli=options.moduli)[0])
 
 
 if __name__ == "__main__":

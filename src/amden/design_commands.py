@@ -37,7 +37,9 @@ ALWAYS: Final = ("density", "rings")
 BEYOND: Final = 0.5
 """How far beyond the training range a request may go to take off a bias, in parts of that range."""
 
-_SETTINGS: Final = ("seed", "steps", "refine", "settings", "device")
+_SETTINGS: Final = ("seed", "steps", "refine", "settings")
+_ONCE: Final = (*_SETTINGS, "device")
+"""What settings without names were, and what those with names had."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def run_design(
         chosen_device = choose_device(sampling.device.type)
         anew = partial(requenched, names=names, protocol=protocol, seed=how.seed, out=out, device=chosen_device)
     met = write_designs(goals, done, out, wish=wish, n=budget.n, known=known, anew=anew, overwrite=overwrite)
-    write_origin(out / "designs.extxyz", told_origin(how.model, origin))
+    write_origin(out / "designs.extxyz", told_origin(how.model, origin, sampling.device))
     if met < budget.n:
         err.print(_advice(met, len(done), budget, out))
 
@@ -139,10 +141,12 @@ def _origin(sampling: Sampling, wish: Request, blank: Blank) -> dict[str, Any]:
 
 
 def _upgraded(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin of rounds from before tolerances were left out of it and settings had names."""
+    """The origin of rounds from before tolerances and the device were left out of it and settings had names."""
     found = {name: value for name, value in origin.items() if name != "goals"}
     if isinstance(found.get("settings"), list):
-        found["settings"] = dict(zip(_SETTINGS, found["settings"], strict=True))
+        found["settings"] = dict(zip(_ONCE, found["settings"], strict=True))
+    if "settings" in found:
+        found["settings"] = {name: value for name, value in found["settings"].items() if name != "device"}
     return found
 
 

@@ -16,6 +16,7 @@ from amden.blank import Blank
 from amden.denoising import BatchRun, OnFrame, OnStep, denoised
 from amden.diffusion.denoiser import Denoiser
 from amden.diffusion.hmc import HMCConfig, HMCRecord
+from amden.diffusion.sampler import time_grid
 from amden.model import Model
 from amden.neighbors import expected_capacity
 from amden.nn.energy import EnergyModel
@@ -91,6 +92,7 @@ def generate(
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
     own, device = share_of(len(blank), share), torch.device(device)
     work = evaluations(model, n_steps=n_steps, refine=refine)
+    times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
     compiled = compiled and len(own) * sum(work) >= COMPILE_FROM
     batches = _Batches(model, blank, own, request, spawn_seeds(seed, len(blank)), device, compiled)
     done = {n: held for n, held in (parts.load() if parts is not None else {}).items() if n in own}
@@ -111,8 +113,9 @@ def generate(
         try:
             run, lead = batches.prepared(chosen, size)
             if on_estimate is not None:
-                left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(work)
-                on_estimate(run.seconds() * (1 + request.guided) * (left - sum(work[: kept.steps_done])))
+                asked = [n * request.asked(t) for n, t in zip(work, times, strict=True)]
+                left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(asked)
+                on_estimate(run.seconds() * (left - sum(asked[: kept.steps_done])))
                 on_estimate = None
             result, record = denoised(run, lead, request, work=work, refine=refine, energies=energies, **told)
         except torch.OutOfMemoryError:

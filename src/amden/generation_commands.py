@@ -69,7 +69,7 @@ def run_generate(
         on_frame = film.write if film else None
         result = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts, on_frame=on_frame)
     write_structures(out, result, overwrite=overwrite)
-    write_origin(out, told_origin(how.model, facts))
+    write_origin(out, told_origin(how.model, facts, sampling.device))
     if parts is not None:
         parts.remove()
     for line in outcome(result, wish):

@@ -25,23 +25,26 @@ def kept_at_rest(
 ) -> tuple[Structures, Parts]:
     """`at_rest` batch by batch, on `cpu` or `cuda`; what was measured, and the parts beside `out` that it is kept in.
 
-    Those of the same structures and names are gone on with. They are the caller's to remove, once what they are for is
-    written. Errors: those of `at_rest`, and `ValueError` for parts of other structures.
+    Those of the same structures and names are gone on with, whatever device they were measured on. They are the
+    caller's to remove, once what they are for is written.
+
+    Errors: those of `at_rest`, and `ValueError` for parts of other structures.
     """
-    parts, size = Parts(out, _request(structures, names, device, potential)), AT_ONCE[device]
+    parts, first = Parts(out, _request(structures, names, potential)), 0
     kept = parts.load()
-    for first in range(0, len(structures), size):
-        if first in kept:
-            continue
-        batch = structures.select(range(first, min(first + size, len(structures))))
-        tell = lambda now, first=first: progress(replace(now, done=first + now.done, total=len(structures)))  # noqa: E731
-        kept[first] = at_rest(batch, names, device=device, potential=potential, progress=tell)
-        parts.save(first, kept[first])
+    while first < len(structures):
+        if first not in kept:
+            end = min(first + AT_ONCE[device], len(structures), *(n for n in kept if n > first))
+            tell = lambda now, first=first: progress(replace(now, done=first + now.done, total=len(structures)))  # noqa: E731
+            batch = structures.select(range(first, end))
+            kept[first] = at_rest(batch, names, device=device, potential=potential, progress=tell)
+            parts.save(first, kept[first])
+        first += len(kept[first])
     return concatenate([kept[first] for first in sorted(kept)]), parts
 
 
-def _request(structures: Structures, names: Sequence[str], device: str, potential: str | None) -> Mapping[str, Any]:
+def _request(structures: Structures, names: Sequence[str], potential: str | None) -> Mapping[str, Any]:
     digest = hashlib.sha256()
     for values in (structures.positions, structures.species, structures.cell, structures.n_atoms):
         digest.update(values.cpu().contiguous().numpy().tobytes())
-    return {"names": list(names), "device": device, "potential": potential, "structures": digest.hexdigest()[:16]}
+    return {"names": list(names), "potential": potential, "structures": digest.hexdigest()[:16]}

@@ -40,6 +40,8 @@ class Guidance:
     kind: Kind = "null"
     """Where the unconditional noise comes from: the model's own null, another `model`, or random conditions (`icg`)."""
     model: Model | None = None
+    above: float = 0.0
+    """Below this diffusion time nothing is guided, and samples are relaxed in the model itself."""
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
@@ -95,9 +97,10 @@ class Request:
     def facts(self) -> dict[str, Any]:
         """What tells one request from another, as JSON."""
         targets = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in self.targets.items()}
+        guidance = self.guidance.weight, self.guidance.kind
         return {
             "targets": targets,
-            "guidance": [self.guidance.weight, self.guidance.kind] if targets else None,
+            "guidance": [*guidance, *([self.guidance.above] if self.guidance.above else [])] if targets else None,
             "composition": str(self.composition),
             "lean_below": self.lean_below,
             "restarts": self.restarts,
@@ -110,9 +113,13 @@ class Request:
             for name, v in self.targets.items()
         }
 
+    def asked(self, t: float) -> int:
+        """How often the network is asked for each noise at a time."""
+        return 1 + (self.guided and t >= self.guidance.above)
+
     @property
     def guided(self) -> bool:
-        """Whether the network is asked twice."""
+        """Whether the network is asked twice, at any time."""
         return bool(self.targets) and self.guidance.weight > 0
 
 
@@ -127,7 +134,7 @@ def driver(request: Request, model: Model, denoiser: Denoiser, *, guide: Denoise
             tables = {name: values.to(streams.seeds.device) for name, values in tables.items()}
             correlation = {name: config.properties[name].correlation for name in request.targets}
             free = Independent.of(denoiser, tables, streams, correlation=correlation)
-        denoiser = Guided(denoiser, free, weight=w)
+        denoiser = Guided(denoiser, free, weight=w, above=request.guidance.above)
     if request.composition is not None and request.lean_below > 0 and config.vocabulary.width:
         rows = constraint_rows(request.composition, config.vocabulary).to(streams.seeds.device)
         denoiser = Leaning(denoiser, rows, request.lean_below, model.diffusion)

@@ -65,12 +65,11 @@ class Sampling:
     device: torch.device
 
     def facts(self, wish: Request, blank: Blank) -> dict[str, Any]:
-        """All that decides what is made, for `Parts`."""
+        """All that decides what is made, for `Parts`; another device may go on, its sums are rounded differently."""
         return {
             "model": self.digests[0],
             "seed": self.seed,
             "steps": self.steps,
-            "device": self.device.type,
             "refine": self.kind,
             "settings": self.refine and to_dict(self.refine),
             "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy()),
@@ -196,9 +195,13 @@ def generate_shown(
         return generate(sampling.model, blank, on_frame=on_frame, **how, **told)
 
 
-def told_origin(model: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of the origin of generated structures, for `io.write_origin`."""
-    return {"amden": __version__, "command": shlex.join(["amden", *sys.argv[1:]]), "made_by": model, **facts}
+def told_origin(model: str, facts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """What is said of the origin of generated structures, for `io.write_origin`.
+
+    `device` is the one that they were finished on.
+    """
+    command = shlex.join(["amden", *sys.argv[1:]])
+    return {"amden": __version__, "command": command, "made_by": model, "device": device.type, **facts}
 
 
 def _print_estimate(seconds: float) -> None:

@@ -85,7 +85,7 @@ def run_sweep(
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
-    write_origin(out / "sweep.extxyz", told_origin(how.model, facts))
+    write_origin(out / "sweep.extxyz", told_origin(how.model, facts, sampling.device))
     parts.remove()
     measured.remove()
     for line in outcome(found, wish):

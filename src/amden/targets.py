@@ -92,6 +92,7 @@ def read_request(
     targets: Sequence[str] = (),
     extrapolate: bool = False,
     guidance: float | None = None,
+    above: float | None = None,
     kind: Kind | None = None,
     guide: Model | None = None,
     composition: str | None = None,
@@ -103,12 +104,15 @@ def read_request(
     Errors: `ValueError` as of `read_targets` and `read_composition`, and for options that go with others only.
     """
     read = read_targets(targets, model.denoiser.config.properties, extrapolate=extrapolate)
-    if not targets and any(given is not None for given in (guidance, kind, guide)):
+    if not targets and any(given is not None for given in (guidance, kind, guide, above)):
         raise ValueError("guidance strengthens targets: give one by `--target`")
     if guide is not None and kind not in (None, "model"):
         raise ValueError(f"`--guide` is for `--guidance-kind model`, not {kind!r}")
     chosen = Guidance(
-        GUIDANCE if guidance is None else guidance, "model" if guide is not None else kind or "null", guide
+        GUIDANCE if guidance is None else guidance,
+        "model" if guide is not None else kind or "null",
+        guide,
+        above or 0.0,
     )
     wanted = read_composition(composition, model.denoiser.config.vocabulary)
     if wanted is None and (lean or restarts):

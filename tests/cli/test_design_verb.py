@@ -120,8 +120,9 @@ def test_rounds_of_an_earlier_version_are_understood(folder, capsys):
     path = Path("best/rounds/round-000.safetensors")
     shard = load_shard(path)
     origin = dict(shard.provenance["origin"])
-    names = ("seed", "steps", "refine", "settings", "device")
-    old = {**origin, "goals": {"density": [2.4, 0.5]}, "settings": [origin["settings"][name] for name in names]}
+    names = ("seed", "steps", "refine", "settings")
+    settings = [*(origin["settings"][name] for name in names), "cuda"]
+    old = {**origin, "goals": {"density": [2.4, 0.5]}, "settings": settings}
     save_shard(path, shard.structures, provenance={**shard.provenance, "origin": old})
     design(*asked, "--overwrite")
     assert "going on after 1 rounds" in capsys.readouterr().err

@@ -5,6 +5,9 @@ import torch
 
 from amden.diffusion.denoiser import Noise, Sample
 from amden.diffusion.guidance import Guided, Independent, Unconditional
+from amden.diffusion.langevin import LangevinConfig, LangevinRefinement
+from amden.diffusion.leaning import Leaning
+from amden.diffusion.sampler import euler_maruyama
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams
 from amden.testing import GaussianOracle, PairDenoiser, check_denoiser, random_sample
@@ -45,6 +48,29 @@ def test_the_unconditional_denoiser_is_asked_for_nothing():
     Unconditional(spy)(sample, torch.tensor([0.5, 0.5]).double())
     assert torch.isnan(seen[0]).all()
     assert not torch.isnan(sample.conditions["modulus"]).any()
+
+
+def test_nothing_is_guided_below_a_time():
+    """Samplers, relaxation among them, ask the conditional denoiser alone there."""
+    asked = {"conditional": [], "free": []}
+
+    def spy(name: str):
+        def denoiser(sample: Sample, t: torch.Tensor) -> Noise:
+            asked[name].append(round(float(t[0]), 3))
+            return BROAD(sample, t)
+
+        return denoiser
+
+    guided = Guided(spy("conditional"), spy("free"), weight=1.0, above=0.5)
+    start, streams = random_sample([3], width=2), Streams.of(torch.tensor([7]), torch.tensor([3]))
+    relax = LangevinRefinement(
+        guided, LangevinConfig(n_steps=1, t_min=0.2, t_max=0.3), diffusion=DIFFUSION, streams=streams
+    )
+    times = torch.tensor([0.9, 0.5, 0.3, 0.1, 0.0], dtype=torch.float64)
+    euler_maruyama(guided, start, diffusion=DIFFUSION, times=times, streams=streams, refine=relax)
+    assert asked == {"conditional": [0.9, 0.5, 0.3, 0.3, 0.1], "free": [0.9, 0.5]}
+    leaning = Leaning(guided, torch.zeros((0, 2)), 0.4, DIFFUSION)
+    assert [leaning.at(t).denoiser for t in (0.5, 0.4)] == [guided, guided.conditional]
 
 
 def test_guidance_keeps_the_contract():

@@ -41,6 +41,23 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_device_goes_on_between_what_is_measured(tmp_path, monkeypatch):
+    """Batches are as large as a device has them; those that are kept are left as they are."""
+    kept_at_rest(CELLS, NAMES, out=tmp_path / "measured", device="cpu")
+    (tmp_path / ".measured.parts" / "0000000.safetensors").unlink()
+    monkeypatch.setattr(measuring, "AT_ONCE", {"cpu": 4})
+    calls = []
+
+    def spy(batch, *arguments, **options):
+        calls.append(len(batch))
+        return at_rest(batch, *arguments, **options)
+
+    monkeypatch.setattr(measuring, "at_rest", spy)
+    found, _ = kept_at_rest(CELLS, NAMES, out=tmp_path / "measured", device="cpu")
+    assert calls == [2]
+    assert torch.equal(found.positions, at_rest(CELLS, NAMES, device="cpu").positions)
+
+
 def test_measurements_of_other_structures_are_refused(tmp_path):
     kept_at_rest(CELLS, NAMES, out=tmp_path / "measured", device="cpu")
     with pytest.raises(ValueError, match="holds unfinished work of another command"):

@@ -94,6 +94,14 @@ def test_guidance_by_null_is_that_of_eq_16_and_by_another_model_too():
     icg = made(Request(target, Guidance(0.7, "icg")))
     for other in (without, icg):
         assert other.n_atoms.tolist() != null.n_atoms.tolist() or not torch.equal(other.positions, null.positions)
+    above = [made(Request(target, Guidance(0.7, above=t))) for t in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(above[0].positions, null.positions, rtol=0, atol=0)
+    torch.testing.assert_close(above[2].positions, without.positions, rtol=0, atol=0)
+    for other in (null, without):
+        assert other.n_atoms.tolist() != above[1].n_atoms.tolist() or not torch.equal(
+            other.positions, above[1].positions
+        )
+    assert [Request(target, Guidance(0.7, above=0.5)).asked(t) for t in (0.6, 0.5, 0.4)] == [2, 2, 1]
     alone = generate(
         untrained(), cubic_blank(untrained(), 1, atoms=40), request=Request(target, Guidance(0.7, "icg")), n_steps=6
     )

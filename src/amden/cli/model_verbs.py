@@ -13,6 +13,7 @@ from amden.cli.options import (
     Density,
     Device,
     Extrapolate,
+    GuidanceAbove,
     Guide,
     Hmc,
     HmcSettings,
@@ -49,6 +50,7 @@ def generate(
     composition: Composition = None,
     guidance: Weight = None,
     guidance_kind: Kind = None,
+    guidance_above: GuidanceAbove = None,
     guide: Guide = None,
     extrapolate: Extrapolate = False,
     lean: Annotated[
@@ -81,7 +83,7 @@ def generate(
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     check_guidance_kind(guidance_kind)
     asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition}
-    asked |= {"guidance": guidance, "kind": guidance_kind, "lean": lean, "restarts": restarts}
+    asked |= {"guidance": guidance, "kind": guidance_kind, "above": guidance_above, "lean": lean, "restarts": restarts}
     written = {"batch_size": batch_size, "trajectory": trajectory, "overwrite": overwrite}
     run_generate(how, out, sizes=sizes, **written, **asked)
 
@@ -107,6 +109,7 @@ def design(
     extrapolate: Extrapolate = False,
     guidance: Weight = None,
     guidance_kind: Kind = None,
+    guidance_above: GuidanceAbove = None,
     guide: Guide = None,
     composition: Composition = None,
     seed: Seed = 0,
@@ -127,6 +130,7 @@ def design(
     check_guidance_kind(guidance_kind)
     budget = Budget(n, rounds, per_round or n, max_minutes)
     asked = {"extrapolate": extrapolate, "composition": composition, "guidance": guidance, "kind": guidance_kind}
+    asked |= {"above": guidance_above}
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     sizes = {"atoms": atoms, "density": density, "cell": cell, "training": training}
@@ -153,6 +157,7 @@ def sweep(
     cell: Cell = None,
     guidance: Weight = None,
     guidance_kind: Kind = None,
+    guidance_above: GuidanceAbove = None,
     guide: Guide = None,
     composition: Composition = None,
     seed: Seed = 0,
@@ -181,6 +186,7 @@ def sweep(
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
     how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
     asked = {"targets": target, "composition": composition, "guidance": guidance, "kind": guidance_kind}
+    asked |= {"above": guidance_above}
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "batch_size": batch_size}
     run_sweep(
         how, out, requench=requench, converged=converged, beside=beside or [], overwrite=overwrite, **sizes, **asked

@@ -28,6 +28,12 @@ Weight = Annotated[float | None, typer.Option(help="Weight w of guidance by targ
 Kind = Annotated[
     str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  \\[default: null]")
 ]
+GuidanceAbove = Annotated[
+    float | None,
+    typer.Option(
+        help="Guide at diffusion times above this only, and relax unguided below.  \\[default: 0]", min=0, max=1
+    ),
+]
 Guide = Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow targets outside the training data or at odds with each other.")

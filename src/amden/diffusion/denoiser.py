@@ -62,3 +62,17 @@ class EnergyDenoiser(Denoiser, Protocol):
     def energy_and_noise(self, sample: Sample, t: Float[Tensor, " systems"]) -> tuple[Float[Tensor, " systems"], Noise]:
         """Noise energy E of each system in float64, in units of k_B T = 1, and ε = σ ∇E of positions and elements."""
         ...
+
+
+@runtime_checkable
+class Timed(Denoiser, Protocol):
+    """A denoiser for which a simpler one stands at some times."""
+
+    def at(self, t: float) -> Denoiser:
+        """The one at time `t` of all systems."""
+        ...
+
+
+def at_time(denoiser: Denoiser, t: float) -> Denoiser:
+    """What a denoiser is at time `t` of all systems, which is known beforehand, so that nothing waits for a GPU."""
+    return denoiser.at(t) if isinstance(denoiser, Timed) else denoiser

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import EnergyDenoiser, Noise, Sample
+from amden.diffusion.denoiser import EnergyDenoiser, Noise, Sample, at_time
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams
 from amden.segment import centred, first_atom, segment_sum
@@ -225,16 +225,17 @@ class HMCRefinement:
 
     def __call__(self, number: int, t: float, sample: Sample) -> tuple[Sample, Noise]:
         """The sample after an iteration, and the noise in it; nothing here waits for a GPU."""
-        config, done = self._config, len(self._rows)
+        config, done, denoiser = self._config, len(self._rows), at_time(self._denoiser, t)
+        assert isinstance(denoiser, EnergyDenoiser)
         times = sample.positions.new_full((len(sample),), t)
-        chain = Chain.at(self._denoiser, sample, times)
+        chain = Chain.at(denoiser, sample, times)
         self._times.append(t)
         if config is None or not config.t_min <= t <= config.t_max:
             nothing = torch.full_like(chain.energy, torch.nan)
             self._rows.append((chain.energy, nothing, nothing))
             return sample, chain.noise
         move = hmc_iteration(
-            self._denoiser,
+            denoiser,
             chain,
             t=times,
             step=self._step,

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Denoiser, Noise, Sample
+from amden.diffusion.denoiser import Denoiser, Noise, Sample, at_time
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams
 from amden.segment import centred, segment_sum
@@ -163,7 +163,7 @@ class LangevinRefinement:
 
 def _noise(denoiser: Denoiser, sample: Sample, t: float) -> Noise:
     """ε without a drift of the system as a whole."""
-    found = denoiser(sample, sample.positions.new_full((len(sample),), t))
+    found = at_time(denoiser, t)(sample, sample.positions.new_full((len(sample),), t))
     return replace(found, positions=centred(found.positions, sample.system, n_systems=len(sample)))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.composition import Constraint, Formula, log_probabilities
-from amden.diffusion.denoiser import Denoiser, Noise, Sample
+from amden.diffusion.denoiser import Denoiser, Noise, Sample, at_time
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
 from amden.segment import segment_sum
@@ -32,6 +32,10 @@ class Leaning:
     """What is to add up to zero, as `constraint_rows` has it."""
     below: float
     diffusion: Diffusion
+
+    def at(self, t: float) -> "Leaning":
+        """The same around what its denoiser is at a time."""
+        return replace(self, denoiser=at_time(self.denoiser, t))
 
     def __call__(self, sample: Sample, t: Float[Tensor, " systems"]) -> Noise:
         """Noise of positions as predicted, of elements such that the composition is met on average."""

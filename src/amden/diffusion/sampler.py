@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Denoiser, Noise, Sample
+from amden.diffusion.denoiser import Denoiser, Noise, Sample, at_time
 from amden.diffusion.schedule import Diffusion, Schedule
 from amden.random import Streams
 from amden.segment import centred
@@ -204,7 +204,7 @@ def _stepped(sample: Sample, noise: Noise, steps: tuple[_Step, _Step], kick: Noi
 
 def _predicted(denoiser: Denoiser, sample: Sample, t: float) -> Noise:
     """Noise at time `t` of all systems, its mean over the positions of each removed whatever the denoiser does."""
-    noise = denoiser(sample, sample.positions.new_full((len(sample),), t))
+    noise = at_time(denoiser, t)(sample, sample.positions.new_full((len(sample),), t))
     return replace(noise, positions=centred(noise.positions, sample.system, n_systems=len(sample)))
 
 
