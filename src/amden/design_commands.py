@@ -18,11 +18,10 @@ from amden.dataset import load_dataset
 from amden.design import Goal, Round, design, history
 from amden.design_results import write_designs
 from amden.io import check_output, write_origin
-from amden.measuring import kept_at_rest
+from amden.measuring import kept_at_rest, measurable
 from amden.model import Model
 from amden.parts import Parts, differences
 from amden.progress import measuring_bar
-from amden.properties import property_of
 from amden.requench_commands import measured_by, read_requench, requenched
 from amden.request import Request
 from amden.sampling_commands import Sampling, SamplingOptions, generate_shown, read_cells, read_sampling, told_origin
@@ -30,9 +29,6 @@ from amden.shard import load_shard, save_shard
 from amden.simulate.engines import choose_device
 from amden.structure import Structures
 from amden.targets import read_request, read_targets
-
-ALWAYS: Final = ("density", "rings")
-"""Properties that are measured whatever the targets are."""
 
 BEYOND: Final = 0.5
 """How far beyond the training range a request may go to take off a bias, in parts of that range."""
@@ -77,7 +73,8 @@ def run_design(
     known = None if training is None else _training_set(training)
     wish, notes = read_request(loaded, targets=targets, guide=sampling.guide, **asked)
     goals = read_goals(loaded, wish, tolerance)
-    names, protocol = _measurable(goals), read_requench(requench, loaded)
+    names = measurable(goals, loaded.denoiser.config.vocabulary.species)
+    protocol = read_requench(requench, loaded)
     potential = measured_by(protocol, loaded)
     for note in notes:
         err.print(f"  [yellow]note:[/] {note}")
@@ -182,18 +179,6 @@ def read_goals(model: Model, wish: Request, tolerance: Sequence[str]) -> dict[st
         reach = min(low - margin, float(target)), max(high + margin, float(target))
         goals[name] = Goal(float(target), found.get(name, 0.25 * scale.std), reach)
     return goals
-
-
-def _measurable(goals: Mapping[str, Goal]) -> list[str]:
-    """The properties to measure."""
-    names: list[str] = list(ALWAYS)
-    for column in goals:
-        name = property_of(column)
-        if name is None:
-            raise ValueError(f"{column!r} cannot be measured by amden: generate with `amden generate --target`")
-        if name not in names:
-            names.append(name)
-    return names
 
 
 @dataclass(frozen=True)

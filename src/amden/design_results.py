@@ -50,11 +50,15 @@ def write_designs(
     if anew is not None:
         best, texts[FAILURE] = anew(best)
     write_structures(out / "designs.extxyz", best, overwrite=overwrite)
-    if (mixtures := oxide_column(best)) is not None:
+    mixtures = oxide_column(best)
+    if mixtures is not None:
         texts["oxides"] = mixtures
     _write_table(out / "designs.csv", best, texts)
     _write_rounds(out / "rounds.csv", goals, done)
-    Console(file=sys.stdout).print(_table(goals, best, met, texts.get("oxides")))
+    terminal = Console(file=sys.stdout)
+    terminal.print(_table(goals, best, met))
+    if mixtures is not None:
+        terminal.print(_mixtures(mixtures))
     for line in balance(best, wish):
         print(line)
     shown = (*goals, *(f"target_{name}" for name in goals), *(REQUENCHED + name for name in goals))
@@ -105,7 +109,7 @@ def _closest(goals: Mapping[str, Goal], done: Sequence[Round], n: int) -> list[t
     return [(number, place) for _, number, place in sorted(found)[:n]]
 
 
-def _table(goals: Mapping[str, Goal], best: Structures, met: int, oxides: Sequence[str] | None) -> Table:
+def _table(goals: Mapping[str, Goal], best: Structures, met: int) -> Table:
     shown = Table(
         "structure",
         "round",
@@ -118,12 +122,17 @@ def _table(goals: Mapping[str, Goal], best: Structures, met: int, oxides: Sequen
         unit = {"potential_energy": "eV/atom"}.get(name, PROPERTY_UNITS.get(name.removeprefix(REQUENCHED), ""))
         target = f"\n{goals[name].target:g} ± {goals[name].tolerance:g}" if name in goals else ""
         shown.add_column(f"{name.replace('_', ' ')}{target}{f' {unit}' if unit else ''}")
-    if oxides is not None:
-        shown.add_column("oxides mol %")
     for i in range(len(best)):
         values = [f"{float(best.properties[name][i]):.4g}" for name in columns]
-        values += [oxides[i]] if oxides is not None else []
         shown.add_row(str(i), f"{int(best.properties['round'][i])}", *values)
+    return shown
+
+
+def _mixtures(oxides: Sequence[str]) -> Table:
+    """Compositions below the table, where they have room."""
+    shown = Table("structure", "oxides, mol %")
+    for i, mixture in enumerate(oxides):
+        shown.add_row(str(i), mixture)
     return shown
 
 

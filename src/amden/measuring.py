@@ -1,17 +1,39 @@
 """Structures relaxed and measured some at a time, each batch kept on the disk, so that an interrupted one goes on."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from amden.parts import Parts
-from amden.properties import Progress, at_rest
+from amden.properties import Progress, at_rest, property_of
 from amden.structure import Structures, concatenate
 
 AT_ONCE: Final = {"cpu": 16, "cuda": 128}
 """Structures of a batch: minutes of work where they are of a thousand atoms."""
+
+_OXYGEN, _SILICON = 8, 14
+
+
+def measurable(columns: Iterable[str], species: Collection[int]) -> list[str]:
+    """The properties with these columns, and what is measured of whatever is made of these elements (atomic numbers).
+
+    Rings count silicon atoms, so they are always measured unless silicon is one cation of several.
+
+    >>> measurable(["youngs_modulus"], [8, 14]), measurable(["youngs_modulus"], [3, 8, 14])
+    (['density', 'rings', 'moduli'], ['density', 'moduli'])
+
+    Errors: `ValueError` for a column that amden does not know how to measure.
+    """
+    mixed = _SILICON in species and not set(species) <= {_OXYGEN, _SILICON}
+    names = ["density"] if mixed else ["density", "rings"]
+    for column in columns:
+        name = property_of(column)
+        if name is None:
+            raise ValueError(f"{column!r} cannot be measured by amden: generate with `amden generate --target`")
+        names += [] if name in names else [name]
+    return names
 
 
 def kept_at_rest(

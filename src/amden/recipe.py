@@ -103,6 +103,26 @@ class GhostConfig:
 
 
 @dataclass(frozen=True)
+class GuidanceConfig:
+    """How targets are strengthened (classifier-free guidance, eq. 16)."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    weight: float = 1.0
+    """Weight w; 0 is none. The paper takes 0.25 for its multi-element glass and 1 for silica."""
+    kind: Literal["null", "icg"] = "null"
+    """Where the unconditional noise comes from: the model's own null, or random conditions (icg)."""
+    above: float = 0.0
+    """Guide at diffusion times from here on only, and relax unguided below."""
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"`weight` of guidance must not be negative, got {self.weight}")
+        if not 0.0 <= self.above <= 1.0:
+            raise ValueError(f"`above` must lie in [0, 1], got {self.above}")
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How the finished model is best sampled, where nobody says otherwise; it travels in the checkpoint."""
 
@@ -120,6 +140,8 @@ class SamplingConfig:
     """Denoising steps with Langevin dynamics, on a GPU."""
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
     """Langevin dynamics."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """Guidance by targets."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "hmc_steps", "langevin_steps"):

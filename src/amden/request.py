@@ -49,6 +49,10 @@ class Guidance:
         if (self.kind == "model") != (self.model is not None):
             raise ValueError("guidance by a model needs that model (`--guide`), and the other kinds need none")
 
+    def __str__(self) -> str:
+        where = f" at t > {self.above:g}" if self.above else ""
+        return f"w = {self.weight:g} ({self.kind}){where}"
+
 
 @dataclass(frozen=True, eq=False)
 class Request:

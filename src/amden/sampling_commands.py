@@ -160,6 +160,8 @@ def generate_shown(
     All GPUs take part where there is enough to do and `parts`, in which their workers leave what they make.
     """
     work = sum(evaluations(sampling.model, n_steps=sampling.steps, refine=sampling.refine))
+    if wish.guided:
+        err.print(f"  guided by the targets: {wish.guidance}")
     if sampling.refine is not None:
         err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
     kept = 0 if parts is None else parts.n_kept

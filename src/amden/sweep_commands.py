@@ -15,7 +15,7 @@ from amden.blank import Blank
 from amden.commands import err
 from amden.compositions import oxide_column
 from amden.io import check_output, write_origin, write_structures
-from amden.measuring import kept_at_rest
+from amden.measuring import kept_at_rest, measurable
 from amden.model import Model
 from amden.parts import Parts
 from amden.progress import measuring_bar
@@ -58,7 +58,8 @@ def run_sweep(
     name, protocol = series.name, read_requench(requench, loaded)
     first = [f"{name}={series.values[0]:.12g}", *fixed]
     wish, _ = read_request(loaded, targets=first, guide=sampling.guide, extrapolate=True, **asked)
-    names, further = _measurable(name, wish.targets, converged=converged), _beside(beside, name)
+    names = measurable([name, *filter(property_of, wish.targets)], loaded.denoiser.config.vocabulary.species)
+    names, further = [*names, *(["moduli-vrh"] if converged and "moduli" in names else [])], _beside(beside, name)
     notes = read_targets(fixed, loaded.denoiser.config.properties, extrapolate=True).notes
     for note in (*notes, *composition_notes(wish.composition, loaded.denoiser.config.vocabulary)):
         err.print(f"  [yellow]note:[/] {note}")
@@ -106,14 +107,6 @@ def _write(
     table = {"atoms": found.n_atoms.numpy(), **texts, **oxides, **columns}
     for written in write_sweep(sweeps, out, table, held=held):
         print(written)
-
-
-def _measurable(name: str, targets: Mapping[str, Any], *, converged: bool) -> list[str]:
-    """The properties to measure, for what is swept and what is held."""
-    if property_of(name) is None:
-        raise ValueError(f"{name!r} cannot be measured by amden: generate with `amden generate --target`")
-    found = ["density", "rings", *filter(None, map(property_of, (name, *targets)))]
-    return list(dict.fromkeys([*found, *(["moduli-vrh"] if converged and "moduli" in found else [])]))
 
 
 def _sweeps(

@@ -20,6 +20,7 @@ from amden.elements import FORMAL_CHARGES, atomic_number, symbol
 from amden.model import Model
 from amden.nn.embedding import PropertyScale
 from amden.properties import property_of
+from amden.refinement import Asked, sampling_of
 from amden.request import CHANGED, CHARGE_ERROR, Guidance, Kind, Request
 from amden.simulate.oxides import check_counts, formula_counts, read_terms
 from amden.structure import Structures
@@ -27,9 +28,6 @@ from amden.units import converted
 
 PROPERTY_UNITS: Final[Mapping[str, str]] = {**UNITS, "density": "g/cm³"}
 """Units of properties that amden computes; the others have the unit that the user knows."""
-
-GUIDANCE: Final = 1.0
-"""Weight of guidance where none is given: what the paper takes for silica."""
 
 ODD: Final = 3.0
 """Standard deviations off what the other targets imply that earn a note."""
@@ -101,6 +99,8 @@ def read_request(
 ) -> tuple[Request, tuple[str, ...]]:
     """The request that these options make, and what is unusual about it, which is to be told before generating.
 
+    Guidance that is not given is as the model's recipe says.
+
     Errors: `ValueError` as of `read_targets` and `read_composition`, and for options that go with others only.
     """
     read = read_targets(targets, model.denoiser.config.properties, extrapolate=extrapolate)
@@ -108,11 +108,12 @@ def read_request(
         raise ValueError("guidance strengthens targets: give one by `--target`")
     if guide is not None and kind not in (None, "model"):
         raise ValueError(f"`--guide` is for `--guidance-kind model`, not {kind!r}")
+    best = sampling_of(model).guidance
     chosen = Guidance(
-        GUIDANCE if guidance is None else guidance,
-        "model" if guide is not None else kind or "null",
+        best.weight if guidance is None else guidance,
+        "model" if guide is not None else kind or best.kind,
         guide,
-        above or 0.0,
+        best.above if above is None else above,
     )
     wanted = read_composition(composition, model.denoiser.config.vocabulary)
     if wanted is None and (lean or restarts):
@@ -305,6 +306,11 @@ def model_table(name: str, model: Model) -> Table:
     for prop, scale in config.properties.items():
         unit = f" {PROPERTY_UNITS[prop]}" if prop in PROPERTY_UNITS else ""
         table.add_row(f"condition {prop}", f"{property_span(prop, scale)}, {scale.mean:.4g} ± {scale.std:.2g}{unit}")
+    best = sampling_of(model)
+    table.add_row("sampled by", "standard denoising" if best.relax == "none" else Asked(best.relax).name)
+    if config.properties:
+        guidance = best.guidance
+        table.add_row("guided with", str(Guidance(guidance.weight, guidance.kind, above=guidance.above)))
     origin = told.get("start", {})
     while origin:
         table.add_row("began with", f"{origin.get('name', '?')}, {origin.get('steps', '?')} steps")

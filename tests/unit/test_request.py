@@ -18,7 +18,9 @@ from amden.nn.egnn import EGNNConfig
 from amden.nn.embedding import PropertyScale
 from amden.nn.score import ScoreConfig
 from amden.random import Streams
+from amden.recipe import GuidanceConfig
 from amden.request import Guidance, Request
+from amden.targets import read_request
 from amden.testing import random_structures
 
 KNOWN = Vocabulary((8, 14), ghosts=True)
@@ -106,6 +108,24 @@ def test_guidance_by_null_is_that_of_eq_16_and_by_another_model_too():
         untrained(), cubic_blank(untrained(), 1, atoms=40), request=Request(target, Guidance(0.7, "icg")), n_steps=6
     )
     torch.testing.assert_close(alone.positions, icg.positions[: len(alone.positions)], rtol=0, atol=2e-4)
+
+
+def test_guidance_is_as_the_recipe_says_where_nobody_does():
+    sampling = {"guidance": {"weight": 0.25, "kind": "icg", "above": 0.2}}
+    best = replace(untrained(), provenance={"recipe": {"sampling": sampling}})
+    said = {}
+    for name, options in {"recipe": {}, "weight": {"guidance": 0.5}, "kind": {"kind": "null", "above": 0.0}}.items():
+        request, _ = read_request(best, targets=["x=1"], extrapolate=True, **options)
+        said[name] = str(request.guidance)
+    assert said == {
+        "recipe": "w = 0.25 (icg) at t > 0.2",
+        "weight": "w = 0.5 (icg) at t > 0.2",
+        "kind": "w = 0.25 (null)",
+    }
+    assert str(read_request(untrained(), targets=["x=1"], extrapolate=True)[0].guidance) == "w = 1 (null)"
+    for wrong in {"weight": -1.0}, {"above": 1.5}:
+        with pytest.raises(ValueError, match="must"):
+            GuidanceConfig(**wrong)
 
 
 def test_energies_are_guided_in_hamiltonian_monte_carlo():

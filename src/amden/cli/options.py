@@ -24,14 +24,23 @@ Composition = Annotated[
         help="Exact elements: SiO2, 'Si:1 O:2', neutral, or free.  \\[default: neutral where charges are known]",
     ),
 ]
-Weight = Annotated[float | None, typer.Option(help="Weight w of guidance by targets.  \\[default: 1]", min=0)]
+Weight = Annotated[
+    float | None,
+    typer.Option(help="Weight w of guidance by targets.  \\[default: as the model's recipe says: 1]", min=0),
+]
 Kind = Annotated[
-    str | None, typer.Option(help="Unconditional noise: null, model (by --guide) or icg.  \\[default: null]")
+    str | None,
+    typer.Option(
+        help="Unconditional noise: null, model (by --guide) or icg.  \\[default: as the model's recipe says: null]"
+    ),
 ]
 GuidanceAbove = Annotated[
     float | None,
     typer.Option(
-        help="Guide at diffusion times above this only, and relax unguided below.  \\[default: 0]", min=0, max=1
+        help="Guide at diffusion times above this only, and relax unguided below.  "
+        "\\[default: as the model's recipe says: 0]",
+        min=0,
+        max=1,
     ),
 ]
 Guide = Annotated[str | None, typer.Option(help="Unconditional model for guidance (name or path).")]
