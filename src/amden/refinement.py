@@ -35,10 +35,10 @@ class Asked(NamedTuple):
         """Whether only an energy model can do it."""
         return self.kind == "hmc"
 
-    @property
-    def name(self) -> str:
-        """In words."""
-        return {"hmc": "Hamiltonian Monte Carlo", "langevin": "Langevin dynamics"}[self.kind]
+
+def name_of(refine: Refine) -> str:
+    """A refinement in words."""
+    return "Hamiltonian Monte Carlo" if isinstance(refine, HMCConfig) else "Langevin dynamics"
 
 
 def sampling_of(model: Model) -> SamplingConfig:

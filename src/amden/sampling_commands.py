@@ -141,7 +141,7 @@ def sampled_model(model: str, refine: Asked | None) -> Path:
     """The checkpoint to sample; where an energy is needed a shipped score model gives way to its energy model."""
     chosen = energy_model(model) if refine is not None and refine.needs_energy else model
     if refine is not None and chosen != model:
-        err.print(f"  [yellow]note:[/] {refine.name} takes the energy model {chosen}")
+        err.print(f"  [yellow]note:[/] Hamiltonian Monte Carlo takes the energy model {chosen}")
     return model_path(chosen)
 
 

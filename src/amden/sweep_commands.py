@@ -1,5 +1,6 @@
 """What `amden sweep` does: structures for a series of targets, relaxed and measured, drawn over what was asked for."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ from amden.analysis.parity import REQUENCHED
 from amden.blank import Blank
 from amden.commands import err
 from amden.compositions import oxide_column
-from amden.io import check_output, write_origin, write_structures
+from amden.io import check_output, read_origin, read_structures, write_origin, write_structures
 from amden.measuring import kept_at_rest, measurable
 from amden.model import Model
 from amden.parts import Parts
 from amden.progress import measuring_bar
-from amden.properties import property_of
-from amden.refinement import Asked
+from amden.properties import PROPERTIES, property_of
+from amden.refinement import name_of
 from amden.report.sweep import CONVERGED, Held, Sweep, read_sweep, write_sweep
 from amden.requench_commands import FAILURE, measured_by, read_requench, requenched
 from amden.request import Request
@@ -68,31 +69,38 @@ def run_sweep(
     wish = replace(wish, targets={**wish.targets, name: each})
     wish.check(loaded, blank.n_atoms, refine=sampling.refine)
     facts = sampling.facts(wish, blank)
-    parts = Parts(out / "sweep.extxyz", facts)
+    parts, measured = Parts(out / "sweep.extxyz", facts), list[Parts]()
+    chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
     count = f"{len(series.values)} targets of {name}, {n} structures each"
     err.print(f"{how.model} on {sampling.device}: {count}, {sampling.steps} steps, seed {sampling.seed}")
-    made = generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
-    chosen, texts = choose_device(sampling.device.type), dict[str, list[str]]()
-    with measuring_bar() as show:
-        found, measured = kept_at_rest(
-            made,
-            names,
-            out=out / "measured",
-            device=chosen,
-            potential=measured_by(protocol, loaded),
-            progress=show,
-        )
-    found = replace(found, properties={**made.properties, **found.properties})
+    made = _finished(out / "sweep.extxyz", facts)
+    unknown = [name for name in names if made is None or not {*PROPERTIES[name].columns} <= {*made.properties}]
+    if made is not None:
+        err.print(f"  {len(made)} of {len(blank)} structures are there from before")
+    found = made or generate_shown(sampling, blank, wish, batch_size=batch_size, parts=parts)
+    if unknown:
+        with measuring_bar() as show:
+            how_measured = {"device": chosen, "potential": measured_by(protocol, loaded), "progress": show}
+            rested, kept = kept_at_rest(found, unknown, out=out / "measured", **how_measured)
+        found = replace(rested, properties={**found.properties, **rested.properties})
+        measured.append(kept)
     if protocol is not None:
         found, texts[FAILURE] = requenched(found, names, protocol=protocol, seed=how.seed, out=out, device=chosen)
     write_structures(out / "sweep.extxyz", found, overwrite=overwrite)
     write_origin(out / "sweep.extxyz", told_origin(how.model, facts, sampling.device))
-    parts.remove()
-    measured.remove()
+    for unfinished in (parts, *measured):
+        unfinished.remove()
     for line in outcome(found, wish):
         print(line)
-    label = Asked(sampling.kind).name if sampling.kind and sampling.refine else "generated"
+    label = "generated" if sampling.refine is None else name_of(sampling.refine)
     _write(found, _sweeps(found, name, each, loaded, further, label=label), _held(found, wish, loaded), out, texts)
+
+
+def _finished(path: Path, facts: Mapping[str, Any]) -> Structures | None:
+    """What an earlier sweep with the same request made, at rest: it may be requenched, or measured further."""
+    told = read_origin(path) if path.is_file() else {}
+    same = bool(told) and json.loads(json.dumps(facts)) == {name: told.get(name) for name in facts}
+    return read_structures(path) if same else None
 
 
 def _write(

@@ -20,7 +20,7 @@ from amden.elements import FORMAL_CHARGES, atomic_number, symbol
 from amden.model import Model
 from amden.nn.embedding import PropertyScale
 from amden.properties import property_of
-from amden.refinement import Asked, sampling_of
+from amden.refinement import name_of, read_refinement, sampling_of
 from amden.request import CHANGED, CHARGE_ERROR, Guidance, Kind, Request
 from amden.simulate.oxides import check_counts, formula_counts, read_terms
 from amden.structure import Structures
@@ -306,10 +306,10 @@ def model_table(name: str, model: Model) -> Table:
     for prop, scale in config.properties.items():
         unit = f" {PROPERTY_UNITS[prop]}" if prop in PROPERTY_UNITS else ""
         table.add_row(f"condition {prop}", f"{property_span(prop, scale)}, {scale.mean:.4g} ± {scale.std:.2g}{unit}")
-    best = sampling_of(model)
-    table.add_row("sampled by", "standard denoising" if best.relax == "none" else Asked(best.relax).name)
+    refine = read_refinement(None, model)
+    table.add_row("sampled by", "standard denoising" if refine is None else name_of(refine))
     if config.properties:
-        guidance = best.guidance
+        guidance = sampling_of(model).guidance
         table.add_row("guided with", str(Guidance(guidance.weight, guidance.kind, above=guidance.above)))
     origin = told.get("start", {})
     while origin:

@@ -86,7 +86,7 @@ def test_a_cell_is_taken_as_given(folder):
     assert bool((edges[:, 2] > 1.4 * edges[:, :2].amax(1)).all()), "relaxed, but still the long cell"
 
 
-def test_what_is_held_is_told_and_what_is_requenched_stands_beside(folder, short, capsys):
+def test_what_is_held_is_told_and_what_is_requenched_stands_beside(folder, short, monkeypatch, capsys):
     asked = ["--target", "mean_ring_size=4.5:5.5:2", "--target", "density=2.3", "--n", "2", "--atoms", "24"]
     sweep(*asked, "--requench", "si-short", "--target", "beauty=1")
     found = read_structures("fig4/sweep.extxyz")
@@ -112,6 +112,15 @@ def test_what_is_held_is_told_and_what_is_requenched_stands_beside(folder, short
     assert [float(row["requenched_density"]) for row in rows] == pytest.approx(values, abs=1e-6)
     assert [row["requench_failure"] for row in rows] == [""] * 4
     assert {row["property"] for row in table("fig4/targets.csv")} == {"mean_ring_size", "mean_ring_size (requenched)"}
+
+    Path("fig4/requenched.extxyz").unlink()
+    with monkeypatch.context() as patch:  # finished sweeps are not made again
+        patch.setattr(sweep_commands, "generate_shown", None)
+        patch.setattr(sweep_commands, "kept_at_rest", None)
+        sweep(*asked, "--target", "beauty=1", "--requench", "si-short", "--overwrite")
+    assert "4 of 4 structures are there from before" in capsys.readouterr().err
+    assert read_structures("fig4/sweep.extxyz").properties["requenched_density"].tolist() == pytest.approx(values)
+    assert table("fig4/sweep.csv") == rows
 
     sweep(*asked, "--seed", "1", "--beside", "before=fig4", "--overwrite")
     told = " ".join(capsys.readouterr().out.split())
