@@ -16,6 +16,7 @@ from amden.analysis.experiment import measured
 from amden.analysis.memorisation import Copies
 from amden.analysis.noise import deviation_of_difference
 from amden.analysis.observables import Curve, Observables
+from amden.report.selection import shown_curves
 from amden.report.tables import number
 
 GENERATED: Final = "#0072B2"
@@ -97,7 +98,7 @@ def _n_rows(panels: int, columns: int) -> int:
 
 def _curves_height(analysis: Analysis) -> float:
     row = 2.0 if analysis.reference is None else 2.7
-    return 0.3 + row * _n_rows(len(analysis.generated.curves), _ACROSS)
+    return 0.3 + row * _n_rows(len(shown_curves(analysis)), _ACROSS)
 
 
 def _height(analysis: Analysis) -> float:
@@ -105,8 +106,9 @@ def _height(analysis: Analysis) -> float:
 
 
 def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
-    """Each curve, and under it how it differs from the reference; side by side."""
-    ours, known = analysis.generated.curves, None if analysis.reference is None else analysis.reference.curves
+    """Each curve that is shown, and under it how it differs from the reference; side by side."""
+    curves, known = analysis.generated.curves, None if analysis.reference is None else analysis.reference.curves
+    ours = {name: curves[name] for name in shown_curves(analysis)}
     heights = [3.0] if known is None else [3.0, 1.0]
     rows = _n_rows(len(ours), _ACROSS)
     grid = page.subplots(rows * len(heights), _ACROSS, squeeze=False, height_ratios=heights * rows)

@@ -23,6 +23,7 @@ from amden.analysis.observables import bond_lengths
 from amden.elements import symbol
 from amden.neighbors import neighbor_list
 from amden.report.about import About
+from amden.report.selection import left_out, shown_curves
 from amden.report.tables import few, findings, number
 from amden.structure import Structures
 
@@ -90,7 +91,7 @@ def _json(value: Any) -> str:
 
 def _figure(name: str, content: bytes, analysis: Analysis) -> dict[str, str]:
     """Caption and description of a picture, with the numbers that it shows."""
-    curves = ", ".join(analysis.generated.curves)
+    curves = "; ".join(filter(None, (", ".join(shown_curves(analysis)), left_out(analysis))))
     measured = "; ".join(f"{d.quantity} {d.measure} {number(d.value, 3)}, {d.verdict}" for d in analysis.differences)
     beside = " of the generated structures over those of the reference" if analysis.reference is not None else ""
     captions = {

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amden.analysis.compare import Analysis
+from amden.report.selection import left_out, shown_curves
 
 ENOUGH: Final = 10
 """With fewer structures in a set, `within noise` says little."""
@@ -44,8 +45,10 @@ def _comparison_table(analysis: Analysis) -> Table:
     for name in ("generated", "reference", "off by", "floor"):
         page.add_column(name, justify="right", no_wrap=True)
     page.add_column("verdict", min_width=16)
-    previous = ""
+    previous, hidden = "", {*analysis.generated.curves} - {*shown_curves(analysis)}
     for d in analysis.differences:
+        if d.quantity in hidden:
+            continue
         name = d.quantity if d.quantity != previous else f"({d.unit})" if d.unit else ""
         means = number(d.generated), number(d.reference)
         differences = number(d.value, 3), number(d.floor.expected, 2)
@@ -62,7 +65,7 @@ def _caption(analysis: Analysis) -> str:
     lines = [f"{len(analysis.generated)} structures"]
     if analysis.reference is not None:
         lines[0] += f" against {len(analysis.reference)} of the reference"
-    lines += [line for line in (few(analysis),) if line] + findings(analysis)
+    lines += [line for line in (few(analysis), left_out(analysis)) if line] + findings(analysis)
     if analysis.reference is not None:
         lines += [
             "how: RMSD of mean curves, difference of means, W1 (Wasserstein distance)",
