@@ -109,6 +109,9 @@ def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
     """Each curve that is shown, and under it how it differs from the reference; side by side."""
     curves, known = analysis.generated.curves, None if analysis.reference is None else analysis.reference.curves
     ours = {name: curves[name] for name in shown_curves(analysis)}
+    sizes = [{len(each[name].sample) for name in ours if name in each} for each in (curves, known or curves)]
+    alike = all(len(each) == 1 for each in sizes)  # or the one legend would name every size
+    counted = lambda label, curve: f"{label} ({len(curve.sample)})" if alike else label  # noqa: E731
     heights = [3.0] if known is None else [3.0, 1.0]
     rows = _n_rows(len(ours), _ACROSS)
     grid = page.subplots(rows * len(heights), _ACROSS, squeeze=False, height_ratios=heights * rows)
@@ -124,11 +127,11 @@ def _curves(page: Figure | SubFigure, analysis: Analysis) -> None:
         if known is not None and name in known:
             theirs = known[name]
             reference = theirs.sample.values.mean(axis=0)
-            main.plot(theirs.x, reference, color=REFERENCE, lw=3.0, label=f"reference ({len(theirs.sample)})")
+            main.plot(theirs.x, reference, color=REFERENCE, lw=3.0, label=counted("reference", theirs))
             main.set_title(_verdict(analysis, name, "RMSD"), fontsize=7, loc="left")
             _difference(panels[1], *difference(curve, theirs))
         label = "structures" if known is None else "generated"
-        main.plot(curve.x, mean, color=GENERATED, lw=1.2, label=f"{label} ({len(curve.sample)})")
+        main.plot(curve.x, mean, color=GENERATED, lw=1.2, label=counted(label, curve))
         main.set_ylim(bottom=min(0.0, float(mean.min())))
         panels[-1].set_xlabel(curve.axis)
         for axes in panels:
