@@ -41,8 +41,9 @@ class EnergyPath:
 
     @property
     def error(self) -> Float[Tensor, " times"]:
-        """Standard error of the mean."""
-        return self.energy.std(1) / self.energy.shape[1] ** 0.5
+        """Standard error of the mean; NaN for one system."""
+        n = self.energy.shape[1]
+        return self.energy.std(1) / n**0.5 if n > 1 else torch.full_like(self.energy[:, 0], torch.nan)
 
 
 def energy_paths(
