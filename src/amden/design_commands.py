@@ -35,7 +35,7 @@ BEYOND: Final = 0.5
 
 _SETTINGS: Final = ("seed", "steps", "refine", "settings")
 _ONCE: Final = (*_SETTINGS, "device")
-"""What settings without names were, and what those with names had."""
+"""What earlier versions kept, at first without names."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Guidance:
     """Where the unconditional noise comes from: the model's own null, another `model`, or random conditions (`icg`)."""
     model: Model | None = None
     above: float = 0.0
-    """Below this diffusion time nothing is guided, and samples are relaxed in the model itself."""
+    """Below this diffusion time no step is guided, and samples are relaxed in the model itself. Which atoms change for
+    an exact composition is told with guidance all the same."""
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
