@@ -172,3 +172,14 @@ def test_an_interrupt_says_what_is_left(arguments, left, monkeypatch, capsys):
         main(arguments)
     assert stopped.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == f"amden: interrupted; {left}"
+
+
+def test_an_interrupt_before_the_verb_is_one_line_as_well(monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amden.cli.program.app", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(["merge", "a", "--out", "d"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "amden: interrupted; merged files are kept, the same command goes on\n"

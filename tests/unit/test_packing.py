@@ -1,5 +1,8 @@
 """Random packings: distances, seeds, limits."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -94,3 +97,38 @@ def test_impossible_ions_are_refused(change, message):
     given |= change
     with pytest.raises(ValueError, match=message):
         random_ion_packing(given.pop("species"), **given)
+
+
+INTERRUPTED_AT_MANY_MOMENTS = """
+import random, signal, time
+import numpy as np
+from amden.simulate.packing import ion_distances, random_ion_packing, random_packing
+
+def pack(seed):
+    random_packing(8, volume=400.0, min_distance=2.0, seed=seed)
+    random_ion_packing(np.array([0, 1, 1]), volume=100.0, min_distances=ion_distances(["Si", "O"]), seed=seed)
+
+pack(0)
+start = time.perf_counter()
+for seed in range(20):
+    pack(seed)
+usual = (time.perf_counter() - start) / 20
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+moments, caught = random.Random(1), 0
+for seed in range(2000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(1e-6, moments.random() * usual))
+        pack(seed)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        caught += 1
+print(caught)
+"""
+
+
+def test_an_interrupt_at_any_moment_is_an_interrupt_and_no_crash():
+    """Compiled code that is given a generator of random numbers crashes here within a few hundred."""
+    code = [sys.executable, "-c", INTERRUPTED_AT_MANY_MOMENTS]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) > 500

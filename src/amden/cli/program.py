@@ -80,13 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=given, prog_name="amden")
     except SystemExit as done:
         if done.code == INTERRUPTED:
-            verb = next((word for word in given if word in KEPT), "")
-            print(f"amden: interrupted; {KEPT.get(verb, 'nothing was written')}", file=sys.stderr)
+            _tell_interrupted(given)
         if done.code:
             raise
+    except KeyboardInterrupt:  # before or after what Typer looks after
+        _tell_interrupted(given)
+        sys.exit(INTERRUPTED)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         if "--debug" in given:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"amden: error: {text}", file=sys.stderr)
         sys.exit(1)
+
+
+def _tell_interrupted(given: Sequence[str]) -> None:
+    verb = next((word for word in given if word in KEPT), "")
+    print(f"amden: interrupted; {KEPT.get(verb, 'nothing was written')}", file=sys.stderr)

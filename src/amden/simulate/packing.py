@@ -15,6 +15,9 @@ _ATTEMPTS = 5_000
 """Trials for an atom, on average, before giving up."""
 _ION_ATTEMPTS = 20_000
 """Trials for an ion."""
+_BLOCK = 4096
+"""Points drawn at once. Compiled code gets arrays and never the generator itself: Numba looks its address up by way of
+Python and does not ask whether that failed, so that Ctrl-C there is a crash."""
 _SHRINKAGE, _SHRINKINGS = 0.98, 35
 """Of the distances between ions: to half at most."""
 _ANIONS_APART, _CATIONS_APART, _BOND = 2.1, 2.4, 0.85
@@ -71,24 +74,32 @@ def _is_free(positions, x, y, z, bin_xyz, newest, older, length, min_distance):
     return True
 
 
-@compiled()
-def _place(n_atoms, length, min_distance, rng):
+def _place(n_atoms: int, length: float, min_distance: float, rng: np.random.Generator) -> np.ndarray | None:
     """Positions, or None when an atom finds no room. Bins are no narrower than `min_distance`."""
     n_bins = max(1, min(int(length / max(min_distance, 1e-9)), int(n_atoms ** (1.0 / 3.0)) + 1))
-    newest = np.full((n_bins, n_bins, n_bins), -1)
-    older = np.full(n_atoms, -1)
-    positions = np.empty((n_atoms, 3))
-    i = 0
-    for _ in range(_ATTEMPTS * n_atoms):
-        x, y, z = rng.random(), rng.random(), rng.random()
+    newest, older = np.full((n_bins, n_bins, n_bins), -1), np.full(n_atoms, -1)
+    positions, placed, left = np.empty((n_atoms, 3)), 0, _ATTEMPTS * n_atoms
+    while placed < n_atoms and left > 0:
+        points = rng.random((min(left, _BLOCK), 3))
+        placed = _place_more(points, positions, placed, newest, older, length, min_distance)
+        left -= len(points)
+    return positions if placed == n_atoms else None
+
+
+@compiled()
+def _place_more(points, positions, placed, newest, older, length, min_distance):
+    """Puts atoms at those of the points (in edges) where there is room; how many are placed then."""
+    n_bins = newest.shape[0]
+    for k in range(len(points)):
+        x, y, z = points[k, 0], points[k, 1], points[k, 2]
         home = int(x * n_bins), int(y * n_bins), int(z * n_bins)
         if _is_free(positions, length * x, length * y, length * z, home, newest, older, length, min_distance):
-            positions[i, 0], positions[i, 1], positions[i, 2] = length * x, length * y, length * z
-            older[i], newest[home] = newest[home], i
-            i += 1
-            if i == n_atoms:
-                return positions
-    return None
+            positions[placed, 0], positions[placed, 1], positions[placed, 2] = length * x, length * y, length * z
+            older[placed], newest[home] = newest[home], placed
+            placed += 1
+            if placed == len(positions):
+                break
+    return placed
 
 
 def ion_distances(symbols: Sequence[str]) -> Float64[np.ndarray, "species species"]:
@@ -128,13 +139,13 @@ def random_ion_packing(
         raise ValueError(f"`volume` must be positive, got {volume}")
     if not (min_distances >= 0.0).all() or not (min_distances == min_distances.T).all():
         raise ValueError("`min_distances` must be symmetric and not negative")
-    length, rng = volume ** (1.0 / 3.0), np.random.default_rng(seed)
+    length, points = volume ** (1.0 / 3.0), _Points(np.random.default_rng(seed))
     present = np.unique(species)
     widest = min_distances[np.ix_(present, present)].max(axis=1)
     order = np.argsort(-widest[np.searchsorted(present, species)], kind="stable")
     shrunk = np.minimum(min_distances, length)
     for _ in range(_SHRINKINGS):
-        placed = _place_ions(species[order].astype(np.int64), length, shrunk, rng)
+        placed = _place_ions(species[order].astype(np.int64), length, shrunk, points)
         if placed is not None:
             positions = np.empty_like(placed)
             positions[order] = placed
@@ -143,26 +154,54 @@ def random_ion_packing(
     raise ValueError(f"`volume` {volume} Å³ has no room for {len(species)} atoms even at half the `min_distances`")
 
 
-@compiled()
-def _place_ions(species, length, min_distances, rng):
+class _Points:
+    """Random points, one after the other, for compiled code, which takes some of a block."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng, self._left = rng, np.empty((0, 3))
+
+    def left(self) -> Float64[np.ndarray, "points 3"]:
+        """Those of the block that were not taken, in edges; a new block where all were."""
+        if not len(self._left):
+            self._left = self._rng.random((_BLOCK, 3))
+        return self._left
+
+    def take(self, n: int) -> None:
+        """The first `n` are used up."""
+        self._left = self._left[n:]
+
+
+def _place_ions(species: np.ndarray, length: float, min_distances: np.ndarray, points: _Points) -> np.ndarray | None:
     """Positions, or None when an atom finds no room."""
-    positions = np.empty((len(species), 3))
-    for i in range(len(species)):
-        free = False
-        for _ in range(_ION_ATTEMPTS):
-            x, y, z = length * rng.random(), length * rng.random(), length * rng.random()
-            free = True
-            for j in range(i):
-                dx, dy, dz = x - positions[j, 0], y - positions[j, 1], z - positions[j, 2]
-                dx -= length * np.rint(dx / length)
-                dy -= length * np.rint(dy / length)
-                dz -= length * np.rint(dz / length)
-                if dx * dx + dy * dy + dz * dz < min_distances[species[i], species[j]] ** 2:
-                    free = False
-                    break
-            if free:
-                positions[i, 0], positions[i, 1], positions[i, 2] = x, y, z
+    positions, placed, misses = np.empty((len(species), 3)), 0, 0
+    while placed < len(species) and misses < _ION_ATTEMPTS:
+        placed, misses, used = _place_more_ions(
+            points.left(), positions, placed, misses, species, length, min_distances
+        )
+        points.take(used)
+    return positions if placed == len(species) else None
+
+
+@compiled()
+def _place_more_ions(points, positions, placed, misses, species, length, min_distances):
+    """Puts ions at those of the points (in edges) where there is room, until one has missed too often; how many are
+    placed then, the misses of the next, and the points used."""
+    for k in range(len(points)):
+        if placed == len(species) or misses == _ION_ATTEMPTS:
+            return placed, misses, k
+        x, y, z = length * points[k, 0], length * points[k, 1], length * points[k, 2]
+        free = True
+        for j in range(placed):
+            dx, dy, dz = x - positions[j, 0], y - positions[j, 1], z - positions[j, 2]
+            dx -= length * np.rint(dx / length)
+            dy -= length * np.rint(dy / length)
+            dz -= length * np.rint(dz / length)
+            if dx * dx + dy * dy + dz * dz < min_distances[species[placed], species[j]] ** 2:
+                free = False
                 break
-        if not free:
-            return None
-    return positions
+        if free:
+            positions[placed, 0], positions[placed, 1], positions[placed, 2] = x, y, z
+            placed, misses = placed + 1, 0
+        else:
+            misses += 1
+    return placed, misses, len(points)
