@@ -18,7 +18,7 @@ from amden.analysis.rings import mean_ring_size
 from amden.elements import GHOST, symbol
 from amden.simulate.moduli import relaxed_stress
 from amden.simulate.potentials import POTENTIALS, Potential
-from amden.simulate.relaxation import relax_structures
+from amden.simulate.relaxation import RelaxedStructures, relax_structures
 from amden.structure import Structures
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,6 +41,8 @@ class Tools:
     potential: str | None
     """A name in `POTENTIALS`."""
     device: Device
+    tell: Callable[[int], None] = lambda n: None
+    """Told now and then how many structures are done, by measurements that take long."""
 
     @property
     def interaction(self) -> Potential:
@@ -96,8 +98,7 @@ def _mean_ring_size(structures: Structures, tools: Tools) -> Columns:
 
 
 def _moduli(structures: Structures, tools: Tools) -> Columns:
-    at_rest = relax_structures(structures, tools.interaction, force_tolerance=LOOSE, device=tools.device)
-    stress = _stress(at_rest.structures, tools, LOOSE)
+    at_rest, stress = _rest_and_stress(structures, tools, LOOSE, n_relaxed=1 + 7)
     found = one_sided_moduli(at_rest.structures, stress=stress)
     known = at_rest.converged & found.converged & found.positive_definite
     return {
@@ -108,8 +109,7 @@ def _moduli(structures: Structures, tools: Tools) -> Columns:
 
 
 def _converged_moduli(structures: Structures, tools: Tools) -> Columns:
-    at_rest = relax_structures(structures, tools.interaction, force_tolerance=TIGHT, device=tools.device)
-    stress = _stress(at_rest.structures, tools, TIGHT)
+    at_rest, stress = _rest_and_stress(structures, tools, TIGHT, n_relaxed=1 + 13)
     found = elastic_tensor(at_rest.structures, stress=stress)
     known = at_rest.converged & found.converged & found.positive_definite
     return {
@@ -119,10 +119,27 @@ def _converged_moduli(structures: Structures, tools: Tools) -> Columns:
     }
 
 
-def _stress(at_rest: Structures, tools: Tools, force_tolerance: float) -> StressCallable:
-    """Of atoms relaxed in strained cells."""
-    cells = at_rest.cell.numpy()
-    return relaxed_stress(tools.interaction, force_tolerance=force_tolerance, unstrained=cells, device=tools.device)
+def _rest_and_stress(
+    structures: Structures, tools: Tools, force_tolerance: float, *, n_relaxed: int
+) -> tuple[RelaxedStructures, StressCallable]:
+    """The structures relaxed, and the stress of atoms relaxed in strained cells; `n_relaxed` relaxations of each in
+    all, which is what the progress is told by."""
+    n = len(structures)
+    at_rest = relax_structures(
+        structures,
+        tools.interaction,
+        force_tolerance=force_tolerance,
+        device=tools.device,
+        progress=lambda done: tools.tell(done // n_relaxed),
+    )
+    stress = relaxed_stress(
+        tools.interaction,
+        force_tolerance=force_tolerance,
+        unstrained=at_rest.structures.cell.numpy(),
+        device=tools.device,
+        progress=lambda done: tools.tell((n + done) // n_relaxed),
+    )
+    return at_rest, stress
 
 
 def _known(values: Float[np.ndarray, " systems"], known: Bool[np.ndarray, " systems"]) -> Float[Tensor, " systems"]:
@@ -287,6 +304,7 @@ def _measured(
     parts: list[Columns] = []
     for first in range(0, len(bare), _CHUNK):
         tell(first)
-        parts.append(entry.measure(bare.select(range(first, min(first + _CHUNK, len(bare)))), tools))
+        telling = replace(tools, tell=lambda n, first=first: tell(first + n))
+        parts.append(entry.measure(bare.select(range(first, min(first + _CHUNK, len(bare)))), telling))
     empty = torch.zeros(0, dtype=torch.float64)
     return {column: torch.cat([empty, *(part[column].double() for part in parts)]) for column in entry.columns}

@@ -163,7 +163,9 @@ def generate_shown(
     if wish.guided:
         err.print(f"  guided by the targets: {wish.guidance}")
     if sampling.refine is not None:
-        err.print(f"  relaxed while denoising: {work} evaluations of the network a structure")
+        plain = sum(evaluations(sampling.model, n_steps=sampling.steps))
+        told = f"{work} evaluations of the network a structure; standard denoising (`--plain`) takes {plain}"
+        err.print(f"  relaxed while denoising: {told}")
     kept = 0 if parts is None else parts.n_kept
     if kept:
         err.print(f"  {kept} of {len(blank)} structures are there from before")
@@ -189,12 +191,12 @@ def generate_shown(
             "compiled": sampling.device.type == "cuda",
             "parts": parts,
         }
-        told: dict[str, Any] = {"on_step": show, "on_estimate": _print_estimate}
+        news: dict[str, Any] = {"on_step": show, "on_estimate": _print_estimate}
         if gpus:
             err.print(f"  {len(gpus)} workers on GPU {', '.join(gpus)}", highlight=False)
-            make_shares(gpus, sampling.model, blank, **how, **told)
+            make_shares(gpus, sampling.model, blank, **how, **news)
             return generate(sampling.model, blank, **how)
-        return generate(sampling.model, blank, on_frame=on_frame, **how, **told)
+        return generate(sampling.model, blank, on_frame=on_frame, **how, **news)
 
 
 def told_origin(model: str, facts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

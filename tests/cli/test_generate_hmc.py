@@ -26,7 +26,8 @@ def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path,
     main(["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--device", "cpu", "--out", str(out)])
     told = " ".join(capsys.readouterr().err.split())
     assert "note: 8 steps on a CPU; 2000, as on a GPU (`--steps`), relax further" in told
-    assert "relaxed while denoising: 84 evaluations of the network a structure" in told
+    plain = "standard denoising (`--plain`) takes 9"
+    assert f"relaxed while denoising: 84 evaluations of the network a structure; {plain}" in told
     assert "s to go" in told
     assert "68 of 84 evaluations, acceptance" in told
     assert ", dt₀ 0." in told

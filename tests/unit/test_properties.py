@@ -209,6 +209,21 @@ def test_structures_at_rest_tell_how_far_they_are():
     assert {now.total for now in told} == {3}
 
 
+@pytest.mark.parametrize(("name", "n_relaxed"), [("moduli", 8), ("moduli-vrh", 14)])
+def test_moduli_tell_how_far_they_are(name, n_relaxed, monkeypatch):
+    monkeypatch.setattr(properties, "_CHUNK", 2)
+    told = []
+    cells = concatenate([diamond(a=a) for a in (5.4, 5.43, 5.45)])
+    with_properties(cells, [name], device="cpu", progress=told.append)
+    chunks = [range(1, 2 * n_relaxed + 1), range(1, n_relaxed + 1)]
+    assert [now.done for now in told] == [
+        *(0, *(done // n_relaxed for done in chunks[0])),
+        *(2, *(2 + done // n_relaxed for done in chunks[1])),
+        3,
+    ]
+    assert [now.what for now in told] == [name] * (len(told) - 1) + [""]
+
+
 def test_names_of_columns_are_refused_with_the_property_that_they_come_with():
     cell = diamond()
     for measure in (with_properties, at_rest):

@@ -7,9 +7,9 @@ from typing import Final, no_type_check
 import numpy as np
 from jaxtyping import Float
 
-from amden.analysis.compiler import compiled
 from amden.analysis.grid import Grid, grids, kinds
 from amden.analysis.histogram import neighbours, on_all_cores
+from amden.compiler import kept
 from amden.structure import Structures
 
 FIRST: Final = 1.0
@@ -23,7 +23,7 @@ DEGREES: Final = 6
 """Angular momenta l = 0 … 5."""
 
 
-@compiled
+@kept()
 @no_type_check
 def _expand(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, first, spacing, norms, expansion):
     """Expansion of the neighbour density of sorted atoms to `expansion[atom, kind, shell, harmonic]`."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from amden.analysis.compiler import compiled
 from amden.analysis.grid import Grid, grids, kinds
+from amden.compiler import kept
 from amden.structure import Structures
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ STRETCH = 8192
 """Atoms counted at a time: a larger system is cut, so that it keeps all cores busy."""
 
 
-@compiled
+@kept()
 @no_type_check
 def neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, other):
     """Number of images within the reach of sorted atom `i`; their vectors go to `found`, their atoms to `other`.
@@ -55,7 +55,7 @@ def neighbours(i, place, points, cell, n_bins, stencil, start, reach2, found, ot
     return count
 
 
-@compiled
+@kept()
 @no_type_check
 def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, counts):
     """Add the distances below `reach` from the sorted atoms `begin` to `end` to `counts[kind, kind, bin]`."""
@@ -71,7 +71,7 @@ def _count_distances(begin, end, points, places, kinds, cell, n_bins, stencil, s
             counts[kinds[i], kinds[other[k]], min(int(distance * scale), counts.shape[2] - 1)] += 1
 
 
-@compiled
+@kept()
 @no_type_check
 def _count_bonds(begin, end, points, places, kinds, cell, n_bins, stencil, start, reach, cutoffs, bonds, counts):
     """Bonds of the sorted atoms `begin` to `end` to `bonds[atom, kind]`, angles to `counts[kind, ends, bin]`."""

@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float, Int
 
-from amden.analysis.compiler import compiled, compiled_sums
+from amden.compiler import kept
 
 BLOCK = 128
 """Atoms whose tables of powers are kept at a time: they stay in the cache."""
@@ -23,7 +23,7 @@ CHUNK = 16384
 """Vectors that a thread takes at a time."""
 
 
-@compiled
+@kept()
 @no_type_check
 def _walk(reciprocal, limits, width, counts, chosen, seed, hkl, bins):
     """Count the vectors of half the space by bin; with room in `hkl`, write `chosen[bin]` of each, drawn at random.
@@ -55,7 +55,7 @@ def _walk(reciprocal, limits, width, counts, chosen, seed, hkl, bins):
                 left[b] -= 1
 
 
-@compiled
+@kept()
 @no_type_check
 def _powers(phases, low, high, real, imaginary):
     """exp(i m φ) of each phase φ for m from `low` to `high`."""
@@ -67,7 +67,7 @@ def _powers(phases, low, high, real, imaginary):
             imaginary[m + 1, j] = real[m, j] * s + imaginary[m, j] * c
 
 
-@compiled_sums
+@kept(fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _add_amplitudes(phases, hkl, low, high, kind, amplitudes):
     """Add to `amplitudes[vector, kind]`, real and imaginary part, what the atoms of these phases scatter."""

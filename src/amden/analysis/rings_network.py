@@ -13,7 +13,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from amden.analysis.compiler import compiled
+from amden.compiler import kept
 
 HALF = 1 << 14
 """Offsets must be below this, and so fit into 45 bits."""
@@ -22,14 +22,14 @@ MOST_ATOMS = 1 << 18
 """So that atom and offset fit into 63 bits."""
 
 
-@compiled
+@kept()
 @no_type_check
 def vertex_key(atom, x, y, z):
     """One number for an atom and its offset, not negative."""
     return (((np.int64(atom) * (2 * HALF) + x + HALF) * (2 * HALF)) + y + HALF) * (2 * HALF) + z + HALF
 
 
-@compiled
+@kept()
 @no_type_check
 def _mixed(key):
     """A number that looks random (finaliser of SplitMix64, Steele, Lea and Flood 2014)."""
@@ -39,7 +39,7 @@ def _mixed(key):
     return h ^ (h >> np.uint64(31))
 
 
-@compiled
+@kept()
 @no_type_check
 def slot(key, keys):
     """Place of a key in the hash table, or the empty place where it belongs."""
@@ -50,7 +50,7 @@ def slot(key, keys):
     return at
 
 
-@compiled
+@kept()
 @no_type_check
 def patch(start, target, shift, depth, vertices, keys, ids):
     """Vertices (atom and offset) within `depth` bonds of the home cell, into rows of `vertices`; their number.
@@ -84,7 +84,7 @@ def patch(start, target, shift, depth, vertices, keys, ids):
     return count
 
 
-@compiled
+@kept()
 @no_type_check
 def bonds(start, target, shift, vertices, keys, ids, first, near):
     """Neighbours of vertex v inside the patch, into near[first[v] : first[v + 1]], in the order of the bonds."""
@@ -101,7 +101,7 @@ def bonds(start, target, shift, vertices, keys, ids, first, near):
     first[len(vertices)] = count
 
 
-@compiled
+@kept()
 @no_type_check
 def before(vertices, v, w):
     """Whether vertex v comes before w in an order that moving both by a lattice vector does not change."""
@@ -111,7 +111,7 @@ def before(vertices, v, w):
     return False
 
 
-@compiled
+@kept()
 @no_type_check
 def record(ring, length, vertices, counted, count, found, sizes):
     """Write fingerprint and size of the ring, if there is room."""

@@ -4,14 +4,14 @@ from typing import no_type_check
 
 import numpy as np
 
-from amden.analysis.compiler import compiled
 from amden.analysis.rings_network import before, record, slot, vertex_key
+from amden.compiler import kept
 
 FAR = 255
 """Distance of vertices too far to matter."""
 
 
-@compiled
+@kept()
 @no_type_check
 def distances(n, depth, first, near):
     """Bonds between atom i at home and vertex v in row i, column v; `FAR` beyond `depth`."""
@@ -31,7 +31,7 @@ def distances(n, depth, first, near):
     return table
 
 
-@compiled
+@kept()
 @no_type_check
 def _apart(v, w, vertices, keys, ids, table):
     """Bonds between two vertices, or `FAR`: v is moved home."""
@@ -40,7 +40,7 @@ def _apart(v, w, vertices, keys, ids, table):
     return table[vertices[v, 0], ids[at]] if keys[at] != -1 else FAR
 
 
-@compiled
+@kept()
 @no_type_check
 def _no_shortcut(ring, level, length, vertices, keys, ids, table):
     """Whether the two vertices `level` bonds from ring[0] are as far from each other and their opposites as the ring.
@@ -59,7 +59,7 @@ def _no_shortcut(ring, level, length, vertices, keys, ids, table):
     return True
 
 
-@compiled
+@kept()
 @no_type_check
 def _record_primitive(top, length, first, near, ring, cursor, vertices, counted, keys, ids, table, count, found, sizes):
     """Record the primitive rings that go from ring[top] and ring[length - top] straight down to ring[0]."""
@@ -94,7 +94,7 @@ def _record_primitive(top, length, first, near, ring, cursor, vertices, counted,
     return count
 
 
-@compiled
+@kept()
 @no_type_check
 def primitive(n, limit, counted, vertices, first, near, keys, ids, table, found, sizes):
     """All rings without a shortcut, each from its first vertex v: up to the opposite vertex or bond, and back."""

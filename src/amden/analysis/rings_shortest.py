@@ -8,11 +8,11 @@ from typing import no_type_check
 
 import numpy as np
 
-from amden.analysis.compiler import compiled
 from amden.analysis.rings_network import before, record
+from amden.compiler import kept
 
 
-@compiled
+@kept()
 @no_type_check
 def _meet(a, b, hidden, limit, mark, first, near, seen, parent, queue):
     """Where the shortest paths from a to b meet that a breadth-first search from both ends finds, shorter front first.
@@ -52,7 +52,7 @@ def _meet(a, b, hidden, limit, mark, first, near, seen, parent, queue):
     return 0, 0, -1, 0, 0
 
 
-@compiled
+@kept()
 @no_type_check
 def closing(n, limit, counted, vertices, first, near, found, sizes):
     """One shortest path that closes each bond: the one that a breadth-first search from both ends meets first."""
@@ -80,7 +80,7 @@ def closing(n, limit, counted, vertices, first, near, found, sizes):
     return count, n_open
 
 
-@compiled
+@kept()
 @no_type_check
 def _record_all(
     lead, from_a, from_b, middle, mark, first, near, seen, ring, cursor, vertices, counted, count, found, sizes
@@ -116,7 +116,7 @@ def _record_all(
     return count
 
 
-@compiled
+@kept()
 @no_type_check
 def guttman(n, limit, counted, vertices, first, near, found, sizes):
     """All shortest paths that close each bond."""
@@ -141,7 +141,7 @@ def guttman(n, limit, counted, vertices, first, near, found, sizes):
     return count, n_open
 
 
-@compiled
+@kept()
 @no_type_check
 def king(n, limit, counted, vertices, first, near, found, sizes):
     """All shortest paths between each two neighbours of an atom that avoid the atom."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 
-from amden.analysis.compiler import compiled
 from amden.analysis.environments import environments
 from amden.analysis.grid import kinds
+from amden.compiler import kept
 from amden.structure import Structures
 
 LOOKED_UP: Final = 24
@@ -93,7 +93,7 @@ def _points(
     return np.concatenate([numbers, apart], axis=1, dtype=np.float32)
 
 
-@compiled
+@kept()
 @no_type_check
 def _nearest(twice, known, squares, least):
     """Least of squares[k] - twice[i] · known[:, k] over k, for each i."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from amden.analysis.compiler import compiled
 from amden.analysis.grid import Grid, grids
+from amden.compiler import kept
 from amden.structure import Structures
 
 _PLASTIC: Final = 1.2207440846057596
@@ -72,7 +72,7 @@ def _to_nearest(grid: Grid, n: int, reach: float) -> Float[np.ndarray, " points"
     return found
 
 
-@compiled
+@kept()
 @no_type_check
 def _nearest(fractions, points, cell, n_bins, stencil, start, reach, found):
     """Distances from points, given as fractions of the cell, to the nearest image of an atom."""

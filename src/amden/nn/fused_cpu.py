@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from amden.analysis.compiler import compiled_sums
+from amden.compiler import kept
 
 if TYPE_CHECKING:
     from amden.nn.egnn import EdgeMLP, Edges, EGNNLayer
@@ -151,7 +151,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return pool
 
 
-@compiled_sums
+@kept(fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _squares(first, last, start, column, vectors, u, scale, found):
     """|r + u_j - u_i|² · scale of each edge and channel."""
@@ -165,7 +165,7 @@ def _squares(first, last, start, column, vectors, u, scale, found):
                 found[e - start[first], c] = (dx * dx + dy * dy + dz * dz) * scale
 
 
-@compiled_sums
+@kept(fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _normalised(first, last, start, column, embedding, tanhs, source, target, edge, gamma, beta, eps, found):
     """Layer norm of source_i + target_j + features · edge; the features are the embedding and 2 tanhs - 1."""
@@ -202,7 +202,7 @@ def _normalised(first, last, start, column, embedding, tanhs, source, target, ed
                 x[h] = (x[h] - mean) * inverse * gamma[h] + beta[h]
 
 
-@compiled_sums
+@kept(fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _weighted_sum(first, last, start, weight, m, gate, shift, found):
     """Σ_j sigmoid(m · gate + shift) w m of each atom."""
@@ -220,7 +220,7 @@ def _weighted_sum(first, last, start, weight, m, gate, shift, found):
                 total[h] += a * row[h]
 
 
-@compiled_sums
+@kept(fastmath={"reassoc", "contract", "nsz"})
 @no_type_check
 def _mixed_sum(first, last, start, column, vectors, weight, u, z, bias, found):
     """u_i + Σ_j w (z + bias)[b, c] v_j[c] of each atom and channel b; v = d / (sqrt(d² + 1) + 1), d = r + u_j - u_i."""

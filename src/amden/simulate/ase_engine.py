@@ -18,8 +18,8 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from jaxtyping import Float64
 
+from amden.compiler import compiled
 from amden.simulate.ase_relaxation import relax_atoms
-from amden.simulate.compiler import compiled
 from amden.simulate.engine import FAILURES, MDState, Segment, thermal_state
 from amden.simulate.engine import coupling as c
 from amden.simulate.engine.run import segment_plan

@@ -35,12 +35,14 @@ def relaxed_stress(
     max_steps: int = 5000,
     unstrained: Float64[np.ndarray, "systems 3 3"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    progress: Callable[[int], None] | None = None,
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Relaxation]:
     """A callable that relaxes the atoms of a batch with a built-in potential until no force exceeds the tolerance.
 
     With `unstrained`, the cells of the structures whose constants are sought, pairs of atoms keep under any strain the
     terms that a `LongRanged` potential gives them without it (see `relax`), else its jumps are taken for stiffness. The
     batch must hold all structures in their order, under one strain after the other, as `analysis.elastic` does.
+    `progress` is told how many systems of a batch are done.
 
     Errors of the callable: `ValueError` for an element that the potential does not know, and those of `relax`.
 
@@ -70,6 +72,7 @@ def relaxed_stress(
             max_steps=max_steps,
             unstrained=None if unstrained is None else np.tile(unstrained, (len(cells) // len(unstrained), 1, 1)),
             device=device,
+            progress=progress,
         )
 
     return stress

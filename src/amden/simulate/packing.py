@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int
 
+from amden.compiler import kept
 from amden.elements import COVALENT_RADII, FORMAL_CHARGES, atomic_number
-from amden.simulate.compiler import compiled
 
 _DENSEST = 0.38
 """Volume fraction of spheres at which random sequential addition jams (Talbot, Schaaf, Tarjus, Mol. Phys. 72, 1397)."""
@@ -52,7 +52,7 @@ def random_packing(
     return positions, length * np.eye(3)
 
 
-@compiled()
+@kept()
 def _is_free(positions, x, y, z, bin_xyz, newest, older, length, min_distance):
     """Whether no atom of the bins around a point is too close to it. Bins are linked lists, newest atom first."""
     n_bins = newest.shape[0]
@@ -86,7 +86,7 @@ def _place(n_atoms: int, length: float, min_distance: float, rng: np.random.Gene
     return positions if placed == n_atoms else None
 
 
-@compiled()
+@kept()
 def _place_more(points, positions, placed, newest, older, length, min_distance):
     """Puts atoms at those of the points (in edges) where there is room; how many are placed then."""
     n_bins = newest.shape[0]
@@ -182,7 +182,7 @@ def _place_ions(species: np.ndarray, length: float, min_distances: np.ndarray, p
     return positions if placed == len(species) else None
 
 
-@compiled()
+@kept()
 def _place_more_ions(points, positions, placed, misses, species, length, min_distances):
     """Puts ions at those of the points (in edges) where there is room, until one has missed too often; how many are
     placed then, the misses of the next, and the points used."""

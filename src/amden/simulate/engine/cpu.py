@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from jaxtyping import Int64
 
-from amden.simulate.compiler import compiled
+from amden.compiler import compiled, kept
 from amden.simulate.engine.coupling import N_CONTROLS, N_SUMS
 from amden.simulate.engine.far import Far, Tally, tables_of
 from amden.simulate.engine.far_lists import MOST_ATOMS
@@ -151,4 +151,4 @@ def _compiled(potential: Potential, *, diagonal: bool) -> Any:
                 fixed[i, d], velocities[i, d] = fixed_t[d, i], velocity[d, i]
         return work.verdict[0]
 
-    return compiled()(system)
+    return kept(potential, diagonal)(system)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from jaxtyping import Float64, Int
 
-from amden.simulate.compiler import compiled
+from amden.compiler import compiled, kept
 from amden.simulate.potentials.pairs import Grid, neighbor_list
 from amden.simulate.potentials.potential import Potential, Tools
 
@@ -118,7 +118,7 @@ def _compiled(potential: Potential) -> Callable[..., tuple[np.ndarray, np.ndarra
         virial[2, 1], virial[2, 0], virial[1, 0] = virial[1, 2], virial[0, 2], virial[0, 1]
         return energies, forces, virial
 
-    return compiled()(evaluate_system)
+    return kept(potential)(evaluate_system)
 
 
 def _float64_tools() -> Tools:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from amden.simulate.compiler import compiled
+from amden.compiler import kept
 
 _NEIGHBORS_GUESS = 24
 """Room for this many pairs an atom at first; doubled when it is used up."""
@@ -47,7 +47,7 @@ class Grid:
         return self.positions, self.bins, self.shape, self.around
 
 
-@compiled()
+@kept()
 def _sorted_by_bin(bins, shape):
     """Atoms in the order of their bins, and the first place of each bin."""
     first = np.zeros(shape[0] * shape[1] * shape[2] + 2, np.int64)
@@ -63,7 +63,7 @@ def _sorted_by_bin(bins, shape):
     return order, first
 
 
-@compiled()
+@kept()
 def _doubled(array):
     result = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
     for row in range(array.shape[0]):  # not as a slice: that takes Numba three seconds to compile
@@ -72,7 +72,7 @@ def _doubled(array):
     return result
 
 
-@compiled(error_model="numpy")
+@kept(error_model="numpy")
 def _pairs_of(i, positions, bins, shape, around, cell, cutoff, order, first, partner, vector, n_pairs):
     """Appends the pairs of atom i; returns how many there are now, or -1 where there is no room."""
     for ox in range(bins[i, 0] - around[0], bins[i, 0] + around[0] + 1):
@@ -100,7 +100,7 @@ def _pairs_of(i, positions, bins, shape, around, cell, cutoff, order, first, par
     return n_pairs
 
 
-@compiled(error_model="numpy")
+@kept(error_model="numpy")
 def neighbor_list(positions, bins, shape, around, cell, cutoff):
     """Pairs closer than `cutoff`, sorted by atom: first pair of each atom, partners, vectors to the partners."""
     n = len(positions)

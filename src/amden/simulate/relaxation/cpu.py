@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from amden.simulate.compiler import compiled
+from amden.compiler import compiled, kept
 from amden.simulate.potentials import Potential
 from amden.simulate.relaxation import workspace as w
 from amden.simulate.relaxation.batch import Batch
@@ -43,7 +43,7 @@ def _compiled(potential: Potential) -> Any:
     def system(n_turns, plan, cell0, positions, cell, state, path, work):
         descend(0, 1, positions.shape[0], n_turns, plan, cell0, positions, cell, state, path, work)
 
-    return compiled()(system)
+    return kept(potential)(system)
 
 
 def _workspace(batch: Batch, s: int, potential: Potential, room: int) -> tuple[w.Path, w.Surface]:
