@@ -2,6 +2,9 @@
 
 import importlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,6 +29,28 @@ def numba_cuda() -> None:
     if not os.environ.get("CI"):
         pytest.importorskip("numba_cuda")
     importlib.import_module("numba_cuda")
+
+
+ON_ONE_CORE = """
+import os
+if hasattr(os, "sched_setaffinity"):  # threads that take turns do so three times faster
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+"""
+
+
+@pytest.fixture
+def simulated_cuda(numba_cuda: None) -> Callable[..., None]:
+    """Runs a script in a process whose CUDA is Numba's simulator, with arguments."""
+
+    def run(script: str, *arguments: object) -> None:
+        # -W: integers of numpy complain when they wrap around, as they should here
+        command = [sys.executable, "-W", "ignore", "-c", ON_ONE_CORE + script, *map(str, arguments)]
+        environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture

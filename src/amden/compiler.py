@@ -44,7 +44,8 @@ def kept(*made_of: Any, **options: Any) -> Callable[[Callable], Any]:
     Numba's own cache never finds a function whose closure holds other compiled ones, and finds those whose callees in
     another file have changed. Here the caller says what the closure was `made_of`: potentials and plain values, told
     apart by their `repr`. What is kept belongs to them, to this processor, to these versions of Python and Numba, and
-    to every line of amden. A potential of somebody else's, whose code is not known here, is not kept.
+    to every line of amden but verbs and reports. A potential of somebody else's, whose code is not known here, is not
+    kept.
 
     Where nothing can be written, or what was written is damaged, it is compiled.
 
@@ -114,9 +115,11 @@ class _Shelf:
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """Digest of all that compiled code is written in and compiled by."""
+    """Digest of all that compiled code is written in and compiled by; it imports nothing of the upper floors."""
     digest, root = hashlib.sha256(), Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(
+        {*root.rglob("*.py")} - {*root.glob("cli/*"), *root.glob("report/*"), *root.glob("*_commands.py")}
+    ):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     digest.update(" ".join(version(name) for name in ("numba", "llvmlite", "numpy")).encode())
     return digest.hexdigest()

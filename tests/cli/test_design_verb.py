@@ -33,6 +33,12 @@ SCALES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch):
+    """Half the time of a design of tiny structures; `test_analyze` and `test_report` have them drawn."""
+    monkeypatch.setattr("amden.report.files.rendered", lambda figure, form: f"<svg>{form}</svg>".encode())
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,5 @@
 """The CUDA path where there is no GPU: in Numba's simulator, and its errors."""
 
-import os
-import subprocess
 import sys
 from dataclasses import fields, replace
 
@@ -70,8 +68,9 @@ def ions():
     [(SW, 1024), (SW, 10), (SILICA, 10), (GLASS, 10)],
     ids=["StillingerWeber()-a thread an atom", "StillingerWeber()", "munetoh_silica()", "bmp_shrm()"],
 )
-@pytest.mark.usefixtures("numba_cuda")
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, most_threads, request, tmp_path):
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(
+    state, potential, most_threads, request, simulated_cuda, tmp_path
+):
     """With few threads too, each of which has several atoms, as in systems larger than a block."""
     if potential is SILICA:
         kinds = (np.arange(len(state.species)) % 3 > 0).astype(np.uint8)
@@ -80,15 +79,7 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(state, potential, most
         state = ions()
     path, name = tmp_path / "state.npz", request.node.callspec.id.split("-")[0]
     np.savez(path, **vars(state))
-    # -W: integers of numpy complain when they wrap around, as they should here
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SIMULATION, path, name, str(most_threads)],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    simulated_cuda(SIMULATION, path, name, most_threads)
     simulated = np.load(path)
     compiled, record = run(state, potential, OWN[: state.n_systems])
     assert not simulated["failure"].any()

@@ -1,8 +1,5 @@
 """Relaxation's CUDA path where there is no GPU: in Numba's simulator."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,6 @@ from ase.io import read
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import relax, terms
 
-pytestmark = pytest.mark.usefixtures("numba_cuda")
-
 SIMULATION = """
 import sys
 from types import SimpleNamespace
@@ -22,7 +17,7 @@ from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext
 from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import cuda, minimum, relax
 
-cuda._TURNS, cuda._MOST_THREADS = 4, 4  # several launches, of few threads for the simulator's sake
+cuda._TURNS, cuda._MOST_THREADS = 4, 2  # several launches, of few threads for the simulator's sake
 if len(sys.argv) > 2:
     FakeCUDAContext.get_memory_info = lambda _: SimpleNamespace(free=float(sys.argv[2]))
 minimum._ROOM = 12  # too few for the primitive cell, which then runs with 24
@@ -42,7 +37,7 @@ import sys
 import numpy as np
 from amden.simulate.relaxation import cuda, relax, terms
 
-cuda._TURNS, cuda._MOST_THREADS, terms.ASTRAY = 3, 8, float(sys.argv[2])
+cuda._TURNS, cuda._MOST_THREADS, terms.ASTRAY = 3, 4, float(sys.argv[2])
 found = relax(short, **np.load(sys.argv[1]), force_tolerance=2.0, stress_tolerance=10.0, device="cuda")
 np.savez(sys.argv[1], **vars(found))
 """
@@ -63,24 +58,23 @@ def systems():
     }
 
 
-def simulate(script, systems, folder, *arguments):
-    path = folder / "systems.npz"
-    np.savez(path, **systems)
-    done = subprocess.run(
-        [sys.executable, "-c", script, path, *arguments],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return np.load(path)
+@pytest.fixture
+def simulate(simulated_cuda, tmp_path):
+    """What a script leaves of systems."""
+
+    def run(script, systems, *arguments):
+        path = tmp_path / "systems.npz"
+        np.savez(path, **systems)
+        simulated_cuda(script, path, *arguments)
+        return np.load(path)
+
+    return run
 
 
 @pytest.mark.parametrize(("free", "told"), [((), [1, 3]), (("100",), [1, 2, 3])], ids=["endless", "for one system"])
-def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, free, told, tmp_path):
+def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, free, told, simulate):
     """In as much memory as the simulator tells of, and in so little that one system is at work at a time."""
-    simulated = simulate(SIMULATION, systems, tmp_path, *free)
+    simulated = simulate(SIMULATION, systems, *free)
     compiled = relax(StillingerWeber(), **systems, max_steps=6, device="cpu")
     assert simulated["told"].tolist() == told
     assert compiled.n_steps.max() == 6
@@ -88,7 +82,7 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, free, told, t
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
-def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(tmp_path):
+def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(simulate):
     """Shaken quartz, with short cutoffs for the simulator's sake; the minimum after 4 steps has other terms."""
     quartz, built = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", 1), {}
     exec(SHORT_BMP, built)
@@ -98,14 +92,14 @@ def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(tmp_path):
         "n_atoms": np.array([9]),
         "species": np.array([built["short"].symbols.index(name) for name in quartz.get_chemical_symbols()]),
     }
-    simulated = simulate(SHORT_BMP + CHOICE, system, tmp_path, "1.5")
+    simulated = simulate(SHORT_BMP + CHOICE, system, "1.5")
     compiled = relax(built["short"], **system, force_tolerance=2.0, stress_tolerance=10.0, device="cpu")
     assert compiled.converged.all()
     for name, values in vars(compiled).items():
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
-def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(tmp_path, monkeypatch):
+def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(simulate, monkeypatch):
     """Lithium and oxygen beyond the reach of their contact, which fall into each other without it."""
     other, built = SHORT_BMP.replace("5.0", "5.2"), {}  # compiled for these atoms to stray alone
     exec(other, built)
@@ -116,7 +110,7 @@ def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(tmp_pat
         "n_atoms": np.array([2]),
         "species": np.array([built["short"].symbols.index(name) for name in ("Li", "O")]),
     }
-    simulated = simulate(other + FIXED_CELL, ions, tmp_path, "0.3")
+    simulated = simulate(other + FIXED_CELL, ions, "0.3")
     compiled = relax(built["short"], **ions, cell="fixed", force_tolerance=0.1, device="cpu")
     assert compiled.converged.all()
     assert 1.5 < np.linalg.norm(compiled.positions[1] - compiled.positions[0]) < 2.5

@@ -311,6 +311,9 @@ def rendered(page: Figure, form: str) -> bytes:
         "svg": {"Date": None, "Creator": None},
     }
     content = io.BytesIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": "amden"}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "amden", "figure.constrained_layout.use": False}):
+        if (engine := page.get_layout_engine()) is not None:  # places are found once, not for each file
+            engine.execute(page)
+            page.set_layout_engine(None)
         page.savefig(content, format=form, dpi=200, metadata=metadata[form], transparent=form == "svg")
     return content.getvalue()
