@@ -1,4 +1,4 @@
-"""Seconds to the first step of a simulation, compiled and kept from an earlier process: `python benchmarks/startup.py`."""
+"""Seconds to the first step of a simulation, compiled or kept by an earlier process: `python benchmarks/startup.py`."""
 
 import os
 import subprocess
