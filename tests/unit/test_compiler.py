@@ -6,82 +6,80 @@ import sys
 import time
 from pathlib import Path
 
+import numba
 import pytest
 
-from amden.compiler import FORGOTTEN_AFTER, kept
+from amden.compiler import FORGOTTEN_AFTER, compiled, kept
 
-MODULE = """
-import sys
-from amden.compiler import compiled, kept
 
-def times(factor, *made_of):
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where functions are kept."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def run(factor: int) -> list[int]:
+    """As a new process: a result, how many functions were found, how many were compiled."""
     inner = compiled()(lambda x: factor * x)
+
     def outer(x):
         return inner(x) + 1
-    return kept(*made_of)(outer)
 
-factor = int(sys.argv[1])
-function = times(factor, factor)
-print(function(10), sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))
-"""
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Runs the module in a new process: result, kept functions found, functions compiled."""
-    (tmp_path / "module.py").write_text(MODULE)
-
-    def process(factor: int, **environment: str) -> list[int]:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kept"), **environment}
-        command = [sys.executable, "module.py", str(factor)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-        return [int(word) for word in done.stdout.split()]
-
-    return process
+    function = kept(factor)(outer)
+    result = function(10)
+    return [result, sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values())]
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "kept").rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_later_process_finds_what_one_compiled_for_the_same_values_only(run, tmp_path):
+def test_what_was_compiled_is_found_for_the_same_values_only(folder):
     assert run(3) == [31, 0, 1]
     assert run(3) == [31, 1, 0]
     assert run(4) == [41, 0, 1]  # though Python's bytecode is the same
     assert run(3) == [31, 1, 0]
-    assert len(files(tmp_path)) == 2
+    assert len(files(folder)) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-10], lambda content: b"", lambda content: content[::-1]])
-def test_what_is_damaged_is_compiled_again(run, tmp_path, damage):
+def test_what_is_damaged_is_compiled_again(folder, damage):
     assert run(3) == [31, 0, 1]
-    (path,) = files(tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(damage(content))
+    (path,) = files(folder)
+    path.write_bytes(damage(path.read_bytes()))
     assert run(3) == [31, 0, 1]
     assert run(3) == [31, 1, 0]
 
 
-def test_what_nobody_asked_for_is_forgotten(run, tmp_path):
+def test_another_code_of_amden_finds_nothing(folder, monkeypatch):
+    assert run(3) == [31, 0, 1]
+    monkeypatch.setattr("amden.compiler._sources", lambda: "others")
+    assert run(3) == [31, 0, 1]
+    assert len(files(folder)) == 2
+
+
+def test_what_nobody_asked_for_is_forgotten(folder):
     run(3)
-    (path,) = files(tmp_path)
+    (path,) = files(folder)
     long_ago = time.time() - FORGOTTEN_AFTER - 100.0
     os.utime(path, (long_ago, long_ago))
     run(3)
     assert path.stat().st_mtime > long_ago + 50.0  # asked for
     os.utime(path, (long_ago, long_ago))
     run(4)
-    assert path not in files(tmp_path)
-    assert len(files(tmp_path)) == 1
+    assert path not in files(folder)
+    assert len(files(folder)) == 1
 
 
-def test_where_nothing_can_be_written_it_is_compiled(run, tmp_path):
-    nowhere = {"NUMBA_CACHE_DIR": "/dev/null/kept", "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
-    assert run(3, **nowhere) == [31, 0, 1]
-    assert files(tmp_path) == []
+def test_where_nothing_can_be_written_it_is_compiled(folder, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/kept")
+    monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "UserProvidedCacheLocator")
+    assert run(3) == [31, 0, 1]
+    assert files(folder) == []
 
 
-def test_the_kernels_of_a_potential_are_kept():
+def test_a_later_process_finds_the_kernel_of_a_potential():
     code = """
 import numpy as np
 from amden.simulate.potentials import StillingerWeber, evaluate
