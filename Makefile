@@ -10,6 +10,8 @@ demo: $(VENV)/.installed
 	$(BIN)/amden analyze out/si-melt.extxyz --reference examples/si-melt-reference.extxyz --out out/si-melt-analysis --overwrite
 	@echo "Look at out/si-melt-analysis: the picture shows the generated glass against simulated silicon."
 
+# What tests compile, some with other constants, is kept apart from what the program compiles.
+test: export NUMBA_CACHE_DIR := $(CURDIR)/.pytest_cache/kernels
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --jaxtyping-packages=amden,beartype.beartype -n 2 -m "not gpu and not compiled"
 	$(BIN)/python -m pytest -m compiled

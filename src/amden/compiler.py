@@ -47,7 +47,8 @@ def kept(*made_of: Any, **options: Any) -> Callable[[Callable], Any]:
     to every line of amden but verbs and reports. A potential of somebody else's, whose code is not known here, is not
     kept.
 
-    Where nothing can be written, or what was written is damaged, it is compiled.
+    Where nothing can be written, or what was written is damaged, it is compiled. Constants of amden's modules that are
+    changed at run time are not seen: whoever changes them keeps what is compiled in a folder of its own.
 
     >>> kept()(lambda x: 2 * x)(3)
     6

@@ -1,12 +1,13 @@
 """Relaxation's CUDA path where there is no GPU: in Numba's simulator."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import read
 
-from amden.simulate.potentials import StillingerWeber
+from amden.simulate.potentials import StillingerWeber, bmp_shrm
 from amden.simulate.relaxation import relax, terms
 
 SIMULATION = """
@@ -14,7 +15,7 @@ import sys
 from types import SimpleNamespace
 import numpy as np
 from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext
-from amden.simulate.potentials import StillingerWeber
+from amden.simulate.potentials import StillingerWeber, bmp_shrm
 from amden.simulate.relaxation import cuda, minimum, relax
 
 cuda._TURNS, cuda._MOST_THREADS = 4, 2  # several launches, of few threads for the simulator's sake
@@ -26,23 +27,20 @@ found = relax(StillingerWeber(), **given, device="cuda", max_steps=6, progress=t
 np.savez(sys.argv[1], told=told, **vars(found))
 """
 
-SHORT_BMP = """
-from dataclasses import replace
-from amden.simulate.potentials import bmp_shrm
-glass = bmp_shrm()
-short = replace(glass, pair_sums=replace(glass.pair_sums, cutoff=5.0, contact_cutoff=3.5))
-"""
 CHOICE = """
 import sys
+from dataclasses import replace
 import numpy as np
+from amden.simulate.potentials import bmp_shrm
 from amden.simulate.relaxation import cuda, relax, terms
 
-cuda._TURNS, cuda._MOST_THREADS, terms.ASTRAY = 3, 4, float(sys.argv[2])
+cuda._TURNS, cuda._MOST_THREADS, terms.ASTRAY, glass = 3, 4, 0.6, bmp_shrm()
+short = replace(glass, pair_sums=replace(glass.pair_sums, cutoff=5.0, contact_cutoff=3.5))
 found = relax(short, **np.load(sys.argv[1]), force_tolerance=2.0, stress_tolerance=10.0, device="cuda")
 np.savez(sys.argv[1], **vars(found))
 """
 
-FIXED_CELL = CHOICE.replace("force_tolerance=2.0, stress_tolerance=10.0", "cell='fixed', force_tolerance=0.1")
+FIXED_CELL = CHOICE.replace("force_tolerance=2.0, stress_tolerance=10.0", "cell='fixed', force_tolerance=0.02")
 
 
 @pytest.fixture
@@ -82,36 +80,41 @@ def test_simulated_blocks_of_threads_do_what_the_cpu_does(systems, free, told, s
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
-def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(simulate):
-    """Shaken quartz, with short cutoffs for the simulator's sake; the minimum after 4 steps has other terms."""
-    quartz, built = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", 1), {}
-    exec(SHORT_BMP, built)
+@pytest.fixture
+def short(monkeypatch):
+    """BMP-shrm with short cutoffs for the simulator's sake, compiled for atoms that stray sooner: for it alone."""
+    monkeypatch.setattr(terms, "ASTRAY", 0.6)
+    glass = bmp_shrm()
+    return replace(glass, pair_sums=replace(glass.pair_sums, cutoff=5.0, contact_cutoff=3.5))
+
+
+def test_terms_of_pairs_are_chosen_anew_in_simulated_blocks_too(simulate, short):
+    """Shaken quartz; the minimum after 4 steps has other terms."""
+    quartz = read(Path(__file__).parents[1] / "data" / "bmp_meg.extxyz", 1)
     system = {
         "positions": quartz.positions + np.random.default_rng(0).normal(size=(9, 3), scale=0.15),
         "cells": quartz.cell.array[None],
         "n_atoms": np.array([9]),
-        "species": np.array([built["short"].symbols.index(name) for name in quartz.get_chemical_symbols()]),
+        "species": np.array([short.symbols.index(name) for name in quartz.get_chemical_symbols()]),
     }
-    simulated = simulate(SHORT_BMP + CHOICE, system, "1.5")
-    compiled = relax(built["short"], **system, force_tolerance=2.0, stress_tolerance=10.0, device="cpu")
+    simulated = simulate(CHOICE, system)
+    compiled = relax(short, **system, force_tolerance=2.0, stress_tolerance=10.0, device="cpu")
     assert compiled.converged.all()
     for name, values in vars(compiled).items():
         np.testing.assert_allclose(simulated[name], values, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
-def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(simulate, monkeypatch):
-    """Lithium and oxygen beyond the reach of their contact, which fall into each other without it."""
-    other, built = SHORT_BMP.replace("5.0", "5.2"), {}  # compiled for these atoms to stray alone
-    exec(other, built)
-    monkeypatch.setattr(terms, "ASTRAY", 0.3)
+def test_terms_are_chosen_anew_where_atoms_stray_in_simulated_blocks_too(simulate, short):
+    """Lithium and oxygen beyond the reach of their contact, which fall into each other without it: they stray before
+    any force is small enough for a choice at a minimum."""
     ions = {
         "positions": np.array([[0.0, 0.0, 0.0], [3.0, 2.0, 1.0]]),
         "cells": 15.0 * np.eye(3)[None],
         "n_atoms": np.array([2]),
-        "species": np.array([built["short"].symbols.index(name) for name in ("Li", "O")]),
+        "species": np.array([short.symbols.index(name) for name in ("Li", "O")]),
     }
-    simulated = simulate(other + FIXED_CELL, ions, "0.3")
-    compiled = relax(built["short"], **ions, cell="fixed", force_tolerance=0.1, device="cpu")
+    simulated = simulate(FIXED_CELL, ions)
+    compiled = relax(short, **ions, cell="fixed", force_tolerance=0.02, device="cpu")
     assert compiled.converged.all()
     assert 1.5 < np.linalg.norm(compiled.positions[1] - compiled.positions[0]) < 2.5
     for name, values in vars(compiled).items():
