@@ -33,7 +33,7 @@ def numba_cuda() -> None:
 
 ON_ONE_CORE = """
 import os
-if hasattr(os, "sched_setaffinity"):  # threads that take turns do so three times faster
+if hasattr(os, "sched_setaffinity"):  # threads that take turns do so sooner there
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 """

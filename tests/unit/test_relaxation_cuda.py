@@ -15,7 +15,7 @@ import sys
 from types import SimpleNamespace
 import numpy as np
 from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext
-from amden.simulate.potentials import StillingerWeber, bmp_shrm
+from amden.simulate.potentials import StillingerWeber
 from amden.simulate.relaxation import cuda, minimum, relax
 
 cuda._TURNS, cuda._MOST_THREADS = 4, 2  # several launches, of few threads for the simulator's sake
