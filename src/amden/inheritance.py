@@ -1,4 +1,6 @@
-"""Which weights of a trained model another one begins with."""
+"""What a trained model gives to another one: weights to begin with, or the noise that it predicts."""
+
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +39,26 @@ def inherited(model: Model, heir: ScoreModel) -> dict[str, Tensor]:
         weights = {k: weights.get(k, v) for k, v in own.items()}
     scales = {k: v for k, v in own.items() if k.endswith((".mean", ".std"))}
     return {**weights, **scales}
+
+
+def check_teacher(teacher: Model, student: ScoreModel) -> None:
+    """See to it that a model can say what noise is in the samples of another one.
+
+    Errors: `ValueError` for a model of other elements, properties or noise.
+    """
+    given, asked = teacher.denoiser.config, student.config
+    if given.vocabulary != asked.vocabulary:
+        raise ValueError(f"the teacher knows {given.vocabulary}, the data hold {asked.vocabulary}")
+    unknown = sorted(set(given.properties) - set(asked.properties))
+    if unknown:
+        raise ValueError(f"the teacher is conditioned on {', '.join(unknown)}, the recipe is not")
+    if teacher.diffusion != student.diffusion:
+        raise ValueError(f"the teacher's noise is {teacher.diffusion}, the recipe's {student.diffusion}")
+
+
+def origin(model: Model) -> dict[str, Any]:
+    """What a later model's provenance says of this one."""
+    return {k: model.provenance[k] for k in ("name", "steps", "start", "teacher") if k in model.provenance}
 
 
 def _components(size: int | None) -> str:

@@ -69,6 +69,10 @@ class TrainingConfig:
     """Where training dwells: `{low: 0.15, high: 0.5, share: 0.6}` draws so many of the times there, evenly."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms of the loss."""
+    teacher: str | None = None
+    """Model (name or path) of the same elements, properties and process whose noise is learned in the place of the
+    drawn one, which scatters far more: an energy model learns from a score model so in few steps. Validation keeps to
+    the drawn noise."""
     seed: int = 0
     """Of the initial weights, the order of the structures, times and noise."""
 

@@ -24,13 +24,14 @@ from amden.checkpoint import optimizer_tensors, restore_optimizer
 from amden.config import to_dict
 from amden.dataset import Split, data_facts
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Sample
+from amden.diffusion.denoiser import Denoiser, Noise, Sample
 from amden.diffusion.loss import Losses, sample_times, score_matching
 from amden.feed import Feed, Shapes
-from amden.inheritance import inherited
+from amden.inheritance import check_teacher, inherited, origin
 from amden.metrics import MetricsLog, Tally
 from amden.model import Model, denoiser_of
 from amden.neighbors import NeighborPlan
+from amden.nn.score import ScoreModel
 from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
 from amden.run_folder import METRICS, STATE, read_state, write_run
@@ -62,6 +63,7 @@ def train(
     fabric: Fabric,
     resume: bool = False,
     start: Model | None = None,
+    teacher: Model | None = None,
     compiled: bool = False,
     max_seconds: float | None = None,
     tensorboard: bool = False,
@@ -73,14 +75,19 @@ def train(
 
     Ctrl-C and SIGTERM end it after the step under way, of which `on_signal` is told at once; the folder holds a
     checkpoint then, from which `resume` goes on exactly. A new run begins with random weights, or with those of the
-    model `start`.
+    model `start`. It learns the noise that the model `teacher` predicts if there is one, else the noise drawn.
 
     Errors: `FileExistsError` if the folder holds a run and `resume` is not asked for, `FileNotFoundError` the other way
-    round; `ValueError` if `start` is a model of another shape, if the data are not those of the run that is resumed,
-    or if weights or losses are no numbers any more; `KeyboardInterrupt` after a signal.
+    round; `ValueError` if `start` is a model of another shape or `teacher` one of other elements, if the data are not
+    those of the run that is resumed, or if weights or losses are no numbers any more; `KeyboardInterrupt` after a
+    signal.
     """
     check_folder(folder, resume=resume, start=start is not None)
+    if recipe.training.teacher and teacher is None:
+        raise ValueError(f"the recipe names a teacher, {recipe.training.teacher}: give that model")
     run = Run(recipe, split, Path(folder), fabric=fabric, compiled=compiled, provenance=provenance or {})
+    if teacher is not None:
+        run.learn_from(teacher)
     log = MetricsLog(run.folder / METRICS, enabled=fabric.is_global_zero, tensorboard=tensorboard)
     if resume:
         run.restore()
@@ -145,6 +152,7 @@ class Run:
         self._denoiser = self._bare.with_network(self._network)
         self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
+        self._teacher: ScoreModel | None = None
         self._data = split.training
         size = min(self._share(self.config.batch_size), len(split.training))
         limits: dict[str, Any] = {
@@ -275,7 +283,7 @@ class Run:
         exponent, band = config.time_exponent, config.time_band
         self._optimizer.zero_grad(set_to_none=True)
         with self.fabric.no_backward_sync(self._network):
-            losses, t = self._losses(sample, plan, generator, exponent=exponent, band=band)
+            losses, t = self._losses(sample, plan, generator, self._teacher, exponent=exponent, band=band)
             self.fabric.backward(losses.total(config.weights).mean())
         self._share_gradients()
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -298,14 +306,30 @@ class Run:
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
 
     def _losses(
-        self, sample: Sample, plan: NeighborPlan | None, generator: torch.Generator, **density: Any
+        self,
+        sample: Sample,
+        plan: NeighborPlan | None,
+        generator: torch.Generator,
+        teacher: ScoreModel | None = None,
+        **density: Any,
     ) -> tuple[Losses, Tensor]:
         """`density` is that of the times; evenly by default, which validation keeps to."""
         diffusion, stratified = self.recipe.diffusion, self.config.stratified
         t = sample_times(len(sample), diffusion, generator, stratified=stratified, **density)
         noise = gaussian_noise(sample, generator)
-        denoiser = partial(self._denoiser, plan=plan, room=self._room)
-        return score_matching(denoiser, sample, t=t, noise=noise, diffusion=self.recipe.diffusion), t
+        how: dict[str, Any] = {"plan": plan, "room": self._room}
+        taught = None if teacher is None else self._told(partial(teacher, **how))
+        denoiser = partial(self._denoiser, **how)
+        return score_matching(denoiser, sample, t=t, noise=noise, diffusion=diffusion, teacher=taught), t
+
+    def _told(self, teacher: Denoiser) -> Denoiser:
+        """The teacher in the precision of training."""
+
+        def noise(sample: Sample, t: Tensor) -> Noise:
+            with self.fabric.autocast():
+                return teacher(sample, t)
+
+        return noise
 
     def _hidden(self, sample: Sample, generator: torch.Generator) -> Sample:
         """The sample with each property hidden from some systems, so that the model learns to do without."""
@@ -337,13 +361,25 @@ class Run:
         finally:
             self._bare.load_state_dict(current)
 
+    def learn_from(self, teacher: Model) -> None:
+        """Learn the noise that this model predicts; the new model's provenance names it.
+
+        Errors: `ValueError` for a model of other elements, properties or noise.
+        """
+        check_teacher(teacher, self._bare)
+        self._teacher = teacher.denoiser.to(self.fabric.device).eval().requires_grad_(False)
+        if self._room is not None:
+            self._teacher.egnn.fuse(self.fabric.device)
+            self._teacher.network.compile(dynamic=False)
+        self.provenance["teacher"] = origin(teacher)
+
     def start_from(self, model: Model) -> None:
         """Take the weights of a model of the same shape (`inherited`); the step stays 0.
 
         The new model's provenance names where it began.
         """
         self._bare.load_state_dict(inherited(model, self._bare))
-        self.provenance["start"] = {k: model.provenance[k] for k in ("name", "steps", "start") if k in model.provenance}
+        self.provenance["start"] = origin(model)
         self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
 

@@ -66,6 +66,7 @@ def run_train(
                 folder,
                 fabric=fabric,
                 start=load_model(model_path(start)) if start else None,
+                teacher=load_model(model_path(plan.training.teacher)) if plan.training.teacher else None,
                 max_seconds=None if max_minutes is None else 60.0 * max_minutes,
                 **how,
             )

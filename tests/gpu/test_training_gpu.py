@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("energy", [False, True])
-def test_steps_wait_for_nothing_and_recompile_nothing(tmp_path, energy):
+@pytest.mark.parametrize(("energy", "taught"), [(False, False), (True, False), (True, True)])
+def test_steps_wait_for_nothing_and_recompile_nothing(tmp_path, energy, taught):
     made = random_structures(list(range(80, 120)), species=(8, 8, 14), seed=1, dtype=torch.float32)
     data = replace(made, properties={"x": torch.linspace(1.0, 2.0, len(made))})
     recipe = Recipe(
@@ -29,6 +29,9 @@ def test_steps_wait_for_nothing_and_recompile_nothing(tmp_path, energy):
     )
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     run = Run(recipe, split(data, validation=4), tmp_path, fabric=fabric, compiled=True, provenance={})
+    if taught:
+        score = replace(recipe, energy=False)
+        run.learn_from(Run(score, split(data, validation=4), tmp_path, fabric=fabric, provenance={}).model())
     batches = run._feed.batches.chosen_at(0)
     for _ in range(3):
         run._advance(next(batches))
