@@ -118,6 +118,7 @@ def denoised(
     lead: Denoiser,
     request: Request,
     *,
+    energetic: Denoiser | None = None,
     work: list[int],
     refine: Refine | None,
     energies: bool,
@@ -127,6 +128,7 @@ def denoised(
 ) -> tuple[Structures, HMCRecord | None]:
     """The structures of a batch by the noise that `lead` tells, and the record of Hamiltonian Monte Carlo.
 
+    Energies are those of `energetic`, where `lead` has none.
     It goes on from the state that was `kept`. `work` are the evaluations of each step; `refine`, `energies` and what is
     called are those of `generate`.
     """
@@ -137,7 +139,7 @@ def denoised(
             start, positions=begun.positions.to(start.positions), elements=begun.elements.to(start.elements)
         )
         on_step(len(start) * sum(work[:done]), None)
-    relax = _relaxing(refine, energies, lead, run, done=done, state=None if begun is None else begun.hmc)
+    relax = _relaxing(refine, energies, lead, energetic, run, done=done, state=None if begun is None else begun.hmc)
 
     def callback(step: int, t: float, sample: Sample) -> None:
         step += done
@@ -166,13 +168,24 @@ def denoised(
 
 
 def _relaxing(
-    refine: Refine | None, energies: bool, lead: Denoiser, run: BatchRun, *, done: int, state: HMCState | None
+    refine: Refine | None,
+    energies: bool,
+    lead: Denoiser,
+    energetic: Denoiser | None,
+    run: BatchRun,
+    *,
+    done: int,
+    state: HMCState | None,
 ) -> HMCRefinement | LangevinRefinement | None:
     """What moves the sample before each step, going on after `done` of them; with `energies` it takes those down."""
     common: dict[str, Any] = {"diffusion": run.model.diffusion, "streams": run.streams}
     if isinstance(refine, LangevinConfig):
         return LangevinRefinement(lead, refine, done=done, **common)
-    return HMCRefinement(_energetic(lead), refine, state=state, **common) if refine is not None or energies else None
+    if refine is None and not energies:
+        return None
+    if energetic is not None:
+        return HMCRefinement(_energetic(energetic), refine, state=state, lead=lead, **common)
+    return HMCRefinement(_energetic(lead), refine, state=state, **common)
 
 
 def _balanced(end: Sample, request: Request, lead: Denoiser, run: BatchRun, *, n_steps: int) -> Sample:

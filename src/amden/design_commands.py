@@ -134,6 +134,7 @@ def _origin(sampling: Sampling, wish: Request, blank: Blank) -> dict[str, Any]:
         "asked": {**facts["asked"], "guide": facts["guide"]},
         "cells": facts["cells"],
         "settings": {name: facts[name] for name in _SETTINGS},
+        **({"energy": facts["energy"]} if "energy" in facts else {}),
     }
 
 

@@ -61,6 +61,7 @@ def generate(
     seed: int = 0,
     n_steps: int = 200,
     refine: Refine | None = None,
+    energy: Model | None = None,
     energies: bool = False,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
@@ -76,25 +77,29 @@ def generate(
 
     `request` is what they are to be like; what was asked for, and what that changed, comes with them as properties.
     With `refine` each step is preceded by an iteration of Hamiltonian Monte Carlo (the paper takes 2000 steps then) or
-    by Langevin dynamics; `on_record` is told what happened in the former, with `energies` also in standard denoising.
+    by Langevin dynamics. The former moves samples along the energy of the model `energy` where there is one, and
+    `model` denoises them. `on_record` is told what happened in it, with `energies` also in standard denoising.
     The batch is halved whenever memory runs out. `compiled` asks for a network compiled for a GPU where that pays
     (`COMPILE_FROM`). `parts` keeps each finished batch and now and then the state of the unfinished one, and brings
     back those of an interrupted call. A `share` (i, m) is the i-th of m equal parts of the structures, each as it is in
     the whole; several processes may make theirs with the same `parts` at a time, once `Parts.cut` was there.
 
     Errors: `ValueError` for a cell so dilute that the model's cutoff finds no neighbours, for Hamiltonian Monte Carlo
-    with a model that has no energy, for a `request` that the model does not understand, and for an empty `share`.
+    without an energy model or with one of other elements, for a `request` that the model does not understand, and for
+    an empty `share`.
     """
     request = request or Request()
     request.check(model, blank.n_atoms, refine=refine)
-    if (isinstance(refine, HMCConfig) or energies) and not isinstance(model.denoiser, EnergyModel):
+    if energy is not None:
+        _check_energy(energy, model, refine)
+    if (isinstance(refine, HMCConfig) or energies) and not isinstance((energy or model).denoiser, EnergyModel):
         raise ValueError("Hamiltonian Monte Carlo needs an energy model, this one predicts the noise alone")
     _require_neighbors(blank, model.denoiser.config.egnn.cutoff)
     own, device = share_of(len(blank), share), torch.device(device)
-    work = evaluations(model, n_steps=n_steps, refine=refine)
+    work = evaluations(model, n_steps=n_steps, refine=refine, apart=energy is not None)
     times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
     compiled = compiled and len(own) * sum(work) >= COMPILE_FROM
-    batches = _Batches(model, blank, own, request, spawn_seeds(seed, len(blank)), device, compiled)
+    batches = _Batches(model, energy, blank, own, request, spawn_seeds(seed, len(blank)), device, compiled)
     done = {n: held for n, held in (parts.load() if parts is not None else {}).items() if n in own}
     for held in done.values():
         on_step(len(held) * sum(work), None)
@@ -105,19 +110,23 @@ def generate(
             made.append(done[first])
             first += len(done[first])
             continue
-        size = size or automatic_batch_size(batches.own, device, share=memory_share(model, device))
+        share_of_memory = max(memory_share(each, device) for each in (model, energy or model))
+        size = size or automatic_batch_size(batches.own, device, share=share_of_memory)
         kept = StateKeeper(parts, first, every=SAVE_SECONDS)
         ends = (first + size, own.stop, *(n for n in (*done, *begun) if n > first))
         chosen = torch.arange(first, min(ends) if kept.n_systems is None else first + kept.n_systems)
         told: dict[str, Any] = {"kept": kept, "on_step": on_step, "on_frame": on_frame if first == 0 else None}
         try:
-            run, lead = batches.prepared(chosen, size)
+            run, lead, mover, energetic = batches.prepared(chosen, size)
             if on_estimate is not None:
-                asked = [n * request.asked(t) for n, t in zip(work, times, strict=True)]
-                left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(asked)
-                on_estimate(run.seconds() * (left - sum(asked[: kept.steps_done])))
+                each, moving = run.seconds(), mover.seconds() if mover is not None else 0.0
+                moving = moving or each
+                passed = [request.asked(t) * (each + (n - 1) * moving) for n, t in zip(work, times, strict=True)]
+                left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(passed)
+                on_estimate(left - sum(passed[: kept.steps_done]))
                 on_estimate = None
-            result, record = denoised(run, lead, request, work=work, refine=refine, energies=energies, **told)
+            told |= {"energetic": energetic, "refine": refine, "energies": energies}
+            result, record = denoised(run, lead, request, work=work, **told)
         except torch.OutOfMemoryError:
             if len(chosen) == 1:
                 raise
@@ -150,6 +159,7 @@ class _Batches:
     def __init__(
         self,
         model: Model,
+        energy: Model | None,
         blank: Blank,
         own: range,
         request: Request,
@@ -159,37 +169,47 @@ class _Batches:
     ) -> None:
         self.own = Blank(blank.cell[own.start : own.stop], blank.n_atoms[own.start : own.stop])
         self._blank, self._request, self._seeds = blank, request, seeds
-        self._given, self._device, self._compiled = model, device, compiled
+        self._given, self._source, self._device, self._compiled = model, energy, device, compiled
 
     @cached_property
     def _model(self) -> tuple[Model, int | None]:
-        placed = self._placed(self._given)
-        if self._compiled:
-            self._given.denoiser.network.compile(dynamic=False)
-        return placed
+        return self._placed(self._given, compiled=self._compiled)
+
+    @cached_property
+    def _energy(self) -> tuple[Model, int | None] | None:
+        return None if self._source is None else self._placed(self._source, compiled=self._compiled)
 
     @cached_property
     def _guide(self) -> tuple[Model, int | None] | None:
         guide = self._request.guidance.model if self._request.guided else None
         return None if guide is None else self._placed(guide)
 
-    def _placed(self, model: Model) -> tuple[Model, int | None]:
+    def _placed(self, model: Model, *, compiled: bool = False) -> tuple[Model, int | None]:
         denoiser = model.denoiser.to(self._device)
         denoiser.egnn.fuse(self._device)
+        if compiled:
+            denoiser.network.compile(dynamic=False)
         return model, _capacity(self.own, denoiser, self._device)
 
-    def prepared(self, chosen: Int[Tensor, " chosen"], size: int) -> tuple[BatchRun, Denoiser]:
-        """The batch of these systems, one of batches of `size`, and what tells its noise."""
+    def prepared(
+        self, chosen: Int[Tensor, " chosen"], size: int
+    ) -> tuple[BatchRun, Denoiser, BatchRun | None, Denoiser | None]:
+        """The batch of these systems, one of batches of `size`, and what tells its noise; the same with the model that
+        has the energy, where that is another one."""
         part = Blank(self._blank.cell[chosen].to(self._device), self._blank.n_atoms[chosen].to(self._device))
         room = _room(self.own, size, part) if self._compiled else None
         streams = Streams.of(self._seeds[chosen], part.n_atoms)
         asked = self._request.conditions(chosen, self._device)
-        model, capacity = self._model
-        run = BatchRun(model, part, streams, capacity, room, asked)
-        other = None
-        if self._guide is not None:
-            other = BatchRun(self._guide[0], part, streams, self._guide[1], room, asked)
-        return run, driver(self._request, model, run, guide=other, streams=streams)
+
+        def run_of(placed: tuple[Model, int | None]) -> BatchRun:
+            return BatchRun(placed[0], part, streams, placed[1], room, asked)
+
+        def led(run: BatchRun) -> Denoiser:
+            return driver(self._request, run.model, run, guide=guide, streams=streams)
+
+        run, guide = run_of(self._model), self._guide and run_of(self._guide)
+        mover = self._energy and run_of(self._energy)
+        return run, led(run), mover, mover and led(mover)
 
 
 def memory_share(model: Model, device: torch.device) -> int:
@@ -216,6 +236,17 @@ def automatic_batch_size(blank: Blank, device: torch.device, *, share: int = 1) 
     atoms = min(free // 2 // (share * BYTES_PER_ATOM), 65_536)
     batches = -(-int(blank.n_atoms.sum()) // max(atoms, 1))
     return max(-(-len(blank) // batches), 1)
+
+
+def _check_energy(energy: Model, model: Model, refine: Refine | None) -> None:
+    """`ValueError` for an energy that does not go with a model, or that nothing asks for."""
+    if not isinstance(refine, HMCConfig):
+        raise ValueError("an energy model beside the model is for Hamiltonian Monte Carlo alone")
+    given, asked = energy.denoiser.config.vocabulary, model.denoiser.config.vocabulary
+    if given != asked:
+        raise ValueError(f"the energy model knows {given}, the model {asked}")
+    if energy.diffusion != model.diffusion:
+        raise ValueError("the energy model was trained with another diffusion process than the model")
 
 
 def _capacity(blank: Blank, denoiser: ScoreModel, device: torch.device) -> int | None:

@@ -74,10 +74,13 @@ def default_steps(model: Model, device: torch.device, asked: Asked | None) -> in
     return most if device.type == "cuda" else min(most, STEPS_CPU)
 
 
-def evaluations(model: Model, *, n_steps: int, refine: Refine | None = None) -> list[int]:
-    """How often the network is evaluated in each denoising step."""
+def evaluations(model: Model, *, n_steps: int, refine: Refine | None = None, apart: bool = False) -> list[int]:
+    """How often a network is evaluated in each denoising step: once to denoise, else to relax.
+
+    `apart` says that the energy is another model's, which cannot tell the noise to denoise by as well.
+    """
     times = time_grid(model.diffusion, n_steps=n_steps)[:-1].tolist()
     if refine is None:
         return [1] * len(times)
     n = refine.n_verlet if isinstance(refine, HMCConfig) else refine.n_steps
-    return [1 + n * (refine.t_min <= t <= refine.t_max) for t in times]
+    return [1 + (n + apart) * (refine.t_min <= t <= refine.t_max) for t in times]

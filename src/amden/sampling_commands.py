@@ -43,6 +43,8 @@ class SamplingOptions:
     steps: int | None
     """Denoising steps; None: as is best."""
     refine: Asked | None
+    energy: str | None = None
+    """Name or path of the energy model of Hamiltonian Monte Carlo, where the model itself is to denoise."""
     device: str
 
 
@@ -53,8 +55,10 @@ class Sampling:
     model: Model
     guide: Model | None
     """The unconditional model of guidance."""
-    digests: tuple[str, str | None]
-    """Of the checkpoints of both."""
+    energy: Model | None
+    """The energy model of Hamiltonian Monte Carlo, where it is another one."""
+    digests: tuple[str, str | None, str | None]
+    """Of the checkpoints of the three."""
     seed: int
     steps: int
     """Denoising steps."""
@@ -75,6 +79,7 @@ class Sampling:
             "cells": _digest(blank.cell.numpy(), blank.n_atoms.numpy()),
             "asked": wish.facts(),
             "guide": self.digests[1],
+            **({"energy": self.digests[2]} if self.digests[2] else {}),
         }
 
 
@@ -83,18 +88,32 @@ def read_sampling(asked: SamplingOptions) -> Sampling:
 
     Errors: `ValueError` for a model, a device or a setting of the refinement that there is not.
     """
-    where, path = pick_device(asked.device), sampled_model(asked.model, asked.refine)
-    loaded, other = load_model(path, device=where), model_path(asked.guide) if asked.guide else None
+    where, relax = pick_device(asked.device), asked.refine
+    if asked.energy and (relax is None or not relax.needs_energy):
+        raise ValueError("`--hmc-energy` is for `--hmc`")
+    path = model_path(asked.model) if asked.energy else sampled_model(asked.model, relax)
+    loaded = load_model(path, device=where)
+    guide, guide_digest = _other(asked.guide, where)
+    energy, energy_digest = _other(asked.energy, where)
     return Sampling(
         model=loaded,
-        guide=other and load_model(other, device=where),
-        digests=(_digest(path.read_bytes()), other and _digest(other.read_bytes())),
+        guide=guide,
+        energy=energy,
+        digests=(_digest(path.read_bytes()), guide_digest, energy_digest),
         seed=asked.seed,
-        steps=asked.steps or default_steps(loaded, where, asked.refine),
-        kind=asked.refine and asked.refine.kind,
-        refine=read_refinement(asked.refine, loaded),
+        steps=asked.steps or default_steps(energy or loaded, where, relax),
+        kind=relax and relax.kind,
+        refine=read_refinement(relax, energy or loaded),
         device=where,
     )
+
+
+def _other(name: str | None, device: torch.device) -> tuple[Model | None, str | None]:
+    """A further model, if one is named, and the digest of its checkpoint."""
+    if name is None:
+        return None, None
+    path = model_path(name)
+    return load_model(path, device=device), _digest(path.read_bytes())
 
 
 def read_sizes(text: str) -> tuple[int, int]:
@@ -159,7 +178,8 @@ def generate_shown(
 
     All GPUs take part where there is enough to do and `parts`, in which their workers leave what they make.
     """
-    work = sum(evaluations(sampling.model, n_steps=sampling.steps, refine=sampling.refine))
+    relax: dict[str, Any] = {"refine": sampling.refine, "apart": sampling.energy is not None}
+    work = sum(evaluations(sampling.model, n_steps=sampling.steps, **relax))
     if wish.guided:
         err.print(f"  guided by the targets: {wish.guidance}")
     if sampling.refine is not None:
@@ -186,6 +206,7 @@ def generate_shown(
             "seed": sampling.seed,
             "n_steps": sampling.steps,
             "refine": sampling.refine,
+            "energy": sampling.energy,
             "device": sampling.device,
             "batch_size": batch_size,
             "compiled": sampling.device.type == "cuda",

@@ -64,7 +64,9 @@ def make_shares(
     n = len(gpus)
     parts.cut([share_of(len(blank), (i, n)).start for i in range(1, n + 1)], blank.n_atoms)
     # bytes, as PyTorch hands a tensor to another process as an open file, of which there may not be so many
-    job = pickle.dumps((_portable(model), blank, {**how, "request": _portable_request(request), "parts": parts}))
+    energy = how.pop("energy", None)
+    how |= {"energy": energy and _portable(energy), "request": _portable_request(request), "parts": parts}
+    job = pickle.dumps((_portable(model), blank, how))
     context = multiprocessing.get_context("spawn")
     # The manager, which is within, ends before the pool waits for its workers: they fail to tell their next step.
     with batch_executor(workers=n, gpus=gpus) as pool, context.Manager() as manager:

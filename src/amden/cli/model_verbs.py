@@ -16,6 +16,7 @@ from amden.cli.options import (
     GuidanceAbove,
     Guide,
     Hmc,
+    HmcEnergy,
     HmcSettings,
     Kind,
     Langevin,
@@ -64,6 +65,7 @@ def generate(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    hmc_energy: HmcEnergy = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
     plain: Plain = False,
@@ -80,7 +82,8 @@ def generate(
 
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "like": like}
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
-    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
+    models = {"model": model, "guide": guide, "energy": hmc_energy}
+    how = SamplingOptions(**models, seed=seed, steps=steps, refine=relax, device=device)
     check_guidance_kind(guidance_kind)
     asked = {"targets": target or [], "extrapolate": extrapolate, "composition": composition}
     asked |= {"guidance": guidance, "kind": guidance_kind, "above": guidance_above, "lean": lean, "restarts": restarts}
@@ -116,6 +119,7 @@ def design(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    hmc_energy: HmcEnergy = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
     plain: Plain = False,
@@ -132,7 +136,8 @@ def design(
     asked = {"extrapolate": extrapolate, "composition": composition, "guidance": guidance, "kind": guidance_kind}
     asked |= {"above": guidance_above}
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
-    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
+    models = {"model": model, "guide": guide, "energy": hmc_energy}
+    how = SamplingOptions(**models, seed=seed, steps=steps, refine=relax, device=device)
     sizes = {"atoms": atoms, "density": density, "cell": cell, "training": training}
     asked |= {"targets": target, "tolerance": tolerance or []}
     run_design(how, out, budget=budget, requench=requench, overwrite=overwrite, **sizes, **asked)
@@ -164,6 +169,7 @@ def sweep(
     steps: Steps = None,
     hmc: Hmc = False,
     hmc_set: HmcSettings = None,
+    hmc_energy: HmcEnergy = None,
     langevin: Langevin = False,
     langevin_set: LangevinSettings = None,
     plain: Plain = False,
@@ -184,7 +190,8 @@ def sweep(
 
     check_guidance_kind(guidance_kind)
     relax = refinement(hmc, hmc_set, langevin, langevin_set, plain)
-    how = SamplingOptions(model=model, guide=guide, seed=seed, steps=steps, refine=relax, device=device)
+    models = {"model": model, "guide": guide, "energy": hmc_energy}
+    how = SamplingOptions(**models, seed=seed, steps=steps, refine=relax, device=device)
     asked = {"targets": target, "composition": composition, "guidance": guidance, "kind": guidance_kind}
     asked |= {"above": guidance_above}
     sizes = {"n": n, "atoms": atoms, "density": density, "cell": cell, "batch_size": batch_size}

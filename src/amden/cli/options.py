@@ -61,6 +61,13 @@ HmcSettings = Annotated[
     list[str] | None,
     typer.Option("--hmc-set", help="A setting of --hmc: t_max=0.4, n_verlet=30, step=0.2, acceptance=null …"),
 ]
+HmcEnergy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Take the energies of --hmc from this energy model, and denoise with the model itself (name or path).",
+    ),
+]
 Langevin = Annotated[
     bool, typer.Option("--langevin", help="Relax while denoising, by Langevin dynamics; any model will do.")
 ]

@@ -4,14 +4,14 @@ A sampler sees only the protocol `Denoiser`; any callable with its signature, a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from amden.segment import system_index
+from amden.segment import centred, system_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,12 @@ class Timed(Denoiser, Protocol):
     def at(self, t: float) -> Denoiser:
         """The one at time `t` of all systems."""
         ...
+
+
+def predicted(denoiser: Denoiser, sample: Sample, t: float) -> Noise:
+    """Noise at time `t` of all systems, its mean over the positions of each removed whatever the denoiser does."""
+    noise = at_time(denoiser, t)(sample, sample.positions.new_full((len(sample),), t))
+    return replace(noise, positions=centred(noise.positions, sample.system, n_systems=len(sample)))
 
 
 def at_time(denoiser: Denoiser, t: float) -> Denoiser:

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import EnergyDenoiser, Noise, Sample, at_time
+from amden.diffusion.denoiser import Denoiser, EnergyDenoiser, Noise, Sample, at_time, predicted
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams
 from amden.segment import centred, first_atom, segment_sum
@@ -192,7 +192,9 @@ class Steering(NamedTuple):
 class HMCRefinement:
     """HMC before each denoising step with t in the range of `config`: the `refine` of `euler_maruyama`.
 
-    With None for `config` it takes down the energies of standard denoising.
+    With None for `config` it takes down the energies of standard denoising. With another denoiser as `lead` the sample
+    is denoised by that one's noise, and the energy moves it alone: a score model of the same data, which costs less and
+    may know better. Energies are taken down where there are iterations only, then.
 
     >>> from amden.diffusion.sampler import euler_maruyama, time_grid
     >>> from amden.testing import GaussianOracle, random_sample
@@ -213,9 +215,11 @@ class HMCRefinement:
         diffusion: Diffusion,
         streams: Streams,
         state: HMCState | None = None,
+        lead: Denoiser | None = None,
     ) -> None:
         """A new refinement, or one that goes on from `state` with the next step."""
         self._denoiser, self._config, self._diffusion, self._streams = denoiser, config, diffusion, streams
+        self._lead = lead
         begin = torch.full_like(streams.seeds, config.step if config else torch.nan, dtype=torch.float64)
         self._step = begin if state is None else state.step.to(begin)
         kept = None if state is None else state.record
@@ -225,15 +229,20 @@ class HMCRefinement:
 
     def __call__(self, number: int, t: float, sample: Sample) -> tuple[Sample, Noise]:
         """The sample after an iteration, and the noise in it; nothing here waits for a GPU."""
-        config, done, denoiser = self._config, len(self._rows), at_time(self._denoiser, t)
+        config, done, denoiser, lead = self._config, len(self._rows), at_time(self._denoiser, t), self._lead
         assert isinstance(denoiser, EnergyDenoiser)
+        still = config is None or not config.t_min <= t <= config.t_max
+        nothing = torch.full_like(self._step, torch.nan)
+        self._times.append(t)
+        if still and lead is not None:
+            self._rows.append((nothing, nothing, nothing))
+            return sample, predicted(lead, sample, t)
         times = sample.positions.new_full((len(sample),), t)
         chain = Chain.at(denoiser, sample, times)
-        self._times.append(t)
-        if config is None or not config.t_min <= t <= config.t_max:
-            nothing = torch.full_like(chain.energy, torch.nan)
+        if still:
             self._rows.append((chain.energy, nothing, nothing))
             return sample, chain.noise
+        assert config is not None
         move = hmc_iteration(
             denoiser,
             chain,
@@ -248,7 +257,8 @@ class HMCRefinement:
         self._rows.append((move.chain.energy, move.probability, self._step))
         if config.acceptance is not None:
             self._step = self._step * torch.exp(config.gain * (move.probability - config.acceptance))
-        return move.chain.sample, move.chain.noise
+        after = move.chain.sample
+        return after, move.chain.noise if lead is None else predicted(lead, after, t)
 
     def steering(self, *, last: int = 20) -> "Steering":
         """How the `last` iterations went, over all chains; waits for a GPU."""

@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Denoiser, Noise, Sample, at_time
+from amden.diffusion.denoiser import Denoiser, Noise, Sample, predicted
 from amden.diffusion.schedule import Diffusion
 from amden.random import Streams
-from amden.segment import centred, segment_sum
+from amden.segment import segment_sum
 
 LANGEVIN_DRAW: Final = 5 << 32
 """Draw of the first denoising step's momenta; each step of the dynamics takes another."""
@@ -98,7 +98,7 @@ def langevin_dynamics(
     reach = 0.5 * config.step * diffusion.positions.sigma(now), 0.5 * config.step * diffusion.elements.sigma(now)
     keep = exp(-config.friction * config.step)
     momentum = _drawn(sample, streams, draw, config)
-    noise = _noise(denoiser, sample, t)
+    noise = predicted(denoiser, sample, t)
     for k in range(config.n_steps):
         momentum = _kicked(momentum, noise, 0.5 * config.step, config)
         sample = _drifted(sample, momentum, reach)
@@ -108,7 +108,7 @@ def langevin_dynamics(
             keep * momentum.elements + sqrt(1 - keep**2) * kick.elements,
         )
         sample = _drifted(sample, momentum, reach)
-        noise = _noise(denoiser, sample, t)
+        noise = predicted(denoiser, sample, t)
         momentum = _kicked(momentum, noise, 0.5 * config.step, config)
     return sample, noise, _temperature(momentum, sample, config)
 
@@ -141,7 +141,7 @@ class LangevinRefinement:
         """The sample after the dynamics, and the noise in it; nothing here waits for a GPU."""
         config = self._config
         if not config.t_min <= t <= config.t_max:
-            return sample, _noise(self._denoiser, sample, t)
+            return sample, predicted(self._denoiser, sample, t)
         draw = LANGEVIN_DRAW + (self._done + number) * (config.n_steps + 1)
         how = {"config": config, "diffusion": self._diffusion, "streams": self._streams}
         sample, noise, temperature = langevin_dynamics(self._denoiser, sample, t=t, draw=draw, **how)
@@ -159,12 +159,6 @@ class LangevinRefinement:
 
     def record(self) -> None:
         """Langevin dynamics know no energies to take down."""
-
-
-def _noise(denoiser: Denoiser, sample: Sample, t: float) -> Noise:
-    """ε without a drift of the system as a whole."""
-    found = at_time(denoiser, t)(sample, sample.positions.new_full((len(sample),), t))
-    return replace(found, positions=centred(found.positions, sample.system, n_systems=len(sample)))
 
 
 def _drawn(sample: Sample, streams: Streams, draw: int, config: LangevinConfig) -> Noise:

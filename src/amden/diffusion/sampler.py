@@ -32,10 +32,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Denoiser, Noise, Sample, at_time
+from amden.diffusion.denoiser import Denoiser, Noise, Sample, predicted
 from amden.diffusion.schedule import Diffusion, Schedule
 from amden.random import Streams
-from amden.segment import centred
 
 Callback = Callable[[int, float, Sample], None]
 """Called after each step with the number of steps done, the time reached and the sample there."""
@@ -92,7 +91,7 @@ def euler_maruyama(
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
         if refine is None:
-            noise = _predicted(denoiser, sample, t)
+            noise = predicted(denoiser, sample, t)
         else:
             sample, noise = refine(i, t, sample)
         if s == 0.0:
@@ -127,7 +126,7 @@ def probability_flow(
     torch.Size([4, 3])
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
-        sample = _stepped(sample, _predicted(denoiser, sample, t), _steps(_flow, diffusion, t, s))
+        sample = _stepped(sample, predicted(denoiser, sample, t), _steps(_flow, diffusion, t, s))
         if callback is not None:
             callback(i + 1, s, sample)
     return sample
@@ -154,9 +153,9 @@ def probability_flow_heun(
     """
     for i, (t, s) in enumerate(pairwise(_checked(times))):
         steps = _steps(_flow, diffusion, t, s)
-        start = _predicted(denoiser, sample, t)
+        start = predicted(denoiser, sample, t)
         ahead = _stepped(sample, start, steps)
-        sample = ahead if s == 0.0 else _stepped(sample, _mean(start, _predicted(denoiser, ahead, s)), steps)
+        sample = ahead if s == 0.0 else _stepped(sample, _mean(start, predicted(denoiser, ahead, s)), steps)
         if callback is not None:
             callback(i + 1, s, sample)
     return sample
@@ -200,12 +199,6 @@ def _stepped(sample: Sample, noise: Noise, steps: tuple[_Step, _Step], kick: Noi
         positions=moved(steps[0], sample.positions, noise.positions, kick.positions if kick else None),
         elements=moved(steps[1], sample.elements, noise.elements, kick.elements if kick else None),
     )
-
-
-def _predicted(denoiser: Denoiser, sample: Sample, t: float) -> Noise:
-    """Noise at time `t` of all systems, its mean over the positions of each removed whatever the denoiser does."""
-    noise = at_time(denoiser, t)(sample, sample.positions.new_full((len(sample),), t))
-    return replace(noise, positions=centred(noise.positions, sample.system, n_systems=len(sample)))
 
 
 def _mean(a: Noise, b: Noise) -> Noise:
