@@ -71,8 +71,7 @@ class TrainingConfig:
     """Weights of the terms of the loss."""
     teacher: str | None = None
     """Model (name or path) of the same elements, properties and process whose noise is learned in the place of the
-    drawn one, which scatters far more: an energy model learns from a score model so in few steps. Validation keeps to
-    the drawn noise."""
+    drawn one, which scatters far more. Validation keeps to the drawn noise."""
     seed: int = 0
     """Of the initial weights, the order of the structures, times and noise."""
 
@@ -140,6 +139,9 @@ class SamplingConfig:
     """Denoising steps with Hamiltonian Monte Carlo, on a GPU."""
     hmc: HMCConfig = field(default_factory=HMCConfig)
     """Hamiltonian Monte Carlo."""
+    hmc_denoiser: str | None = None
+    """Score model (name or path) of the same data that denoises while this energy model moves samples by Hamiltonian
+    Monte Carlo; by default the energy model denoises too."""
     langevin_steps: int = 500
     """Denoising steps with Langevin dynamics, on a GPU."""
     langevin: LangevinConfig = field(default_factory=LangevinConfig)

@@ -21,7 +21,7 @@ from amden.model import Model, load_model
 from amden.parts import Parts
 from amden.pretrained import energy_model, model_path
 from amden.progress import Lines
-from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement
+from amden.refinement import Asked, Refine, default_steps, evaluations, read_refinement, sampling_of
 from amden.request import Request
 from amden.sharing import gpus_to_share, make_shares
 from amden.structure import Structures
@@ -91,10 +91,10 @@ def read_sampling(asked: SamplingOptions) -> Sampling:
     where, relax = pick_device(asked.device), asked.refine
     if asked.energy and (relax is None or not relax.needs_energy):
         raise ValueError("`--hmc-energy` is for `--hmc`")
-    path = model_path(asked.model) if asked.energy else sampled_model(asked.model, relax)
+    path, source = _chosen(asked)
     loaded = load_model(path, device=where)
     guide, guide_digest = _other(asked.guide, where)
-    energy, energy_digest = _other(asked.energy, where)
+    energy, energy_digest = _other(source, where)
     return Sampling(
         model=loaded,
         guide=guide,
@@ -108,7 +108,19 @@ def read_sampling(asked: SamplingOptions) -> Sampling:
     )
 
 
-def _other(name: str | None, device: torch.device) -> tuple[Model | None, str | None]:
+def _chosen(asked: SamplingOptions) -> tuple[Path, str | Path | None]:
+    """The checkpoint of the model that denoises, and the energy model where that is another one."""
+    if asked.energy:
+        return model_path(asked.model), asked.energy
+    path = sampled_model(asked.model, asked.refine)
+    denoiser = sampling_of(load_model(path)).hmc_denoiser if asked.refine and asked.refine.needs_energy else None
+    if denoiser is None:
+        return path, None
+    err.print(f"  [yellow]note:[/] {denoiser} denoises, as the energy model's recipe says")
+    return model_path(denoiser), path
+
+
+def _other(name: str | Path | None, device: torch.device) -> tuple[Model | None, str | None]:
     """A further model, if one is named, and the digest of its checkpoint."""
     if name is None:
         return None, None

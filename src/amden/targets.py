@@ -315,4 +315,9 @@ def model_table(name: str, model: Model) -> Table:
     while origin:
         table.add_row("began with", f"{origin.get('name', '?')}, {origin.get('steps', '?')} steps")
         origin = origin.get("start", {})
+    if "teacher" in told:
+        table.add_row("taught by", f"{told['teacher'].get('name', '?')}, {told['teacher'].get('steps', '?')} steps")
+    partner = sampling_of(model).hmc_denoiser
+    if partner is not None:
+        table.add_row("denoised by", f"{partner}, with Hamiltonian Monte Carlo")
     return table

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from amden import denoising, generation, progress, refinement
 from amden.cli import main
+from amden.diffusion.schedule import Diffusion, VarianceExploding
 from amden.io import read_structures
 from amden.model import denoiser_of, load_model, save_model
 
@@ -35,9 +37,11 @@ def test_generation_tells_what_it_does_and_how_long(energy_checkpoint, tmp_path,
     assert not list(tmp_path.glob(".*.parts"))
 
 
-def test_an_interrupted_chain_goes_on(energy_checkpoint, tmp_path, monkeypatch):
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_interrupted_chain_goes_on(energy_checkpoint, tiny_checkpoint, tmp_path, monkeypatch, apart):
     monkeypatch.setattr(generation, "SAVE_SECONDS", 0.0)
-    arguments = ["generate", str(energy_checkpoint), "--hmc", "--atoms", "8", "--steps", "6", "--device", "cpu"]
+    models = [str(tiny_checkpoint), "--hmc-energy", str(energy_checkpoint)] if apart else [str(energy_checkpoint)]
+    arguments = ["generate", *models, "--hmc", "--atoms", "8", "--steps", "6", "--device", "cpu"]
     main([*arguments, "--out", str(tmp_path / "whole.extxyz")])
     keep, kept = generation.StateKeeper.now, []
 
@@ -54,6 +58,43 @@ def test_an_interrupted_chain_goes_on(energy_checkpoint, tmp_path, monkeypatch):
     main([*arguments, "--out", str(tmp_path / "g.extxyz")])
     assert len(kept) == 6
     assert (tmp_path / "g.extxyz").read_bytes() == (tmp_path / "whole.extxyz").read_bytes()
+
+
+def test_one_model_denoises_and_the_energy_of_another_moves(energy_checkpoint, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--atoms", "8", "--steps", "6", "--device", "cpu", "--hmc-set", "t_max=0.4", "--hmc-set", "n_verlet=3"]
+
+    def made(name, *models):
+        out = tmp_path / f"{name}.extxyz"
+        main(["generate", *models, *arguments, "--out", str(out)])
+        return read_structures(out).positions, " ".join(capsys.readouterr().err.split())
+
+    both, told = made("both", str(tiny_checkpoint), "--hmc-energy", str(energy_checkpoint))
+    assert "relaxed while denoising: 19 evaluations" in told
+    alone, told = made("alone", str(energy_checkpoint))
+    assert "relaxed while denoising: 16 evaluations" in told
+    assert not torch.allclose(both, alone)
+    model = load_model(energy_checkpoint)
+    recipe = {"recipe": {"sampling": {"hmc_denoiser": str(tiny_checkpoint)}}}
+    save_model(energy_checkpoint, replace(model, provenance={**model.provenance, **recipe}))
+    by_recipe, told = made("recipe", str(energy_checkpoint))
+    assert torch.equal(by_recipe, both)
+    assert "denoises, as the energy model's recipe says" in told
+
+
+def test_an_energy_that_does_not_go_with_the_model_is_refused(energy_checkpoint, tiny_checkpoint, tmp_path, capsys):
+    def refused(*arguments):
+        with pytest.raises(SystemExit):
+            main(["generate", *arguments, "--atoms", "8", "--steps", "2", "--out", str(tmp_path / "g.extxyz")])
+        return " ".join(capsys.readouterr().err.split())
+
+    score, energy = str(tiny_checkpoint), str(energy_checkpoint)
+    assert "`--hmc-energy` is for `--hmc`" in refused(score, "--hmc-energy", energy)
+    assert "Hamiltonian Monte Carlo needs an energy model" in refused(score, "--hmc", "--hmc-energy", score)
+    assert "the energy model knows Si, the model O, Si" in refused("sio2", "--hmc", "--hmc-energy", energy)
+    model = load_model(energy_checkpoint)
+    wide = Diffusion(positions=VarianceExploding(sigma_max=2.0))
+    save_model(energy_checkpoint, replace(model, diffusion=wide))
+    assert "trained with another diffusion process" in refused(score, "--hmc", "--hmc-energy", energy)
 
 
 def test_settings_are_taken_and_wrong_ones_refused(energy_checkpoint, tmp_path, capsys):

@@ -23,7 +23,8 @@ def _hopper():
 
 
 def relative(found: torch.Tensor, want: torch.Tensor) -> float:
-    return float((found.double() - want.double()).norm() / want.double().norm())
+    found, want = found.detach().double(), want.detach().double()
+    return float((found - want).norm() / want.norm())
 
 
 def one_layer() -> EGNNLayer:

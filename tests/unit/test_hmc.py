@@ -72,12 +72,12 @@ def test_energies_that_are_not_finite_are_rejected():
     assert torch.equal(move.chain.sample.positions, sample.positions)
 
 
-def denoised(seeds, config, *, n_steps=60):
+def denoised(seeds, config, *, n_steps=60, lead=None):
     n_atoms = torch.full((len(seeds),), 4)
     cell = 8.0 * torch.eye(3).expand(len(seeds), 3, 3)
     streams = Streams.of(seeds, n_atoms)
     start = prior(cell, n_atoms, width=2, diffusion=DIFFUSION, streams=streams)
-    hmc = HMCRefinement(ORACLE, config, diffusion=DIFFUSION, streams=streams)
+    hmc = HMCRefinement(ORACLE, config, diffusion=DIFFUSION, streams=streams, lead=lead)
     grid = time_grid(DIFFUSION, n_steps=n_steps)
     end = euler_maruyama(ORACLE, start, diffusion=DIFFUSION, times=grid, streams=streams, refine=hmc)
     return end, hmc.record()
@@ -112,6 +112,26 @@ def test_without_settings_energies_of_plain_denoising_are_taken_down():
     )
     first, _ = ORACLE.energy_and_noise(start, torch.full((2,), 0.99))
     torch.testing.assert_close(record.energy[0], first)
+
+
+def test_another_denoiser_leads_and_the_energy_moves_alone():
+    """Led by the energy itself nothing changes; the noise of another one is followed at all times."""
+    seeds, config = spawn_seeds(3, 2), HMCConfig(n_verlet=2, t_min=0.1, t_max=0.3, step=0.8)
+    (end, record), (own, alone) = denoised(seeds, config, lead=ORACLE), denoised(seeds, config)
+    torch.testing.assert_close(end.positions, own.positions)
+    torch.testing.assert_close(record.probability, alone.probability, equal_nan=True)
+    assert torch.equal(record.energy.isfinite(), record.probability.isfinite())
+    asked = []
+
+    def wider(sample, t):
+        asked.append(float(t[0]))
+        return GaussianOracle(DIFFUSION, spread=2.0, element_mean=(0.5, 0.5))(sample, t)
+
+    led, moved = denoised(seeds, config, lead=wider)
+    torch.testing.assert_close(torch.tensor(asked), record.t.float())
+    assert bool((led.positions - own.positions).abs().max() > 0.1)
+    assert moved.probability.isfinite().sum() == record.probability.isfinite().sum()
+    assert not torch.allclose(moved.energy, record.energy, equal_nan=True)
 
 
 def test_steering_tells_of_the_last_iterations():

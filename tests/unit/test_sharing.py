@@ -120,11 +120,11 @@ def test_a_batch_ends_where_another_was_begun(tiny_model, tmp_path, monkeypatch)
     assert sorted(path.name for path in parts.folder.iterdir()) == ["0000000.safetensors", "0000002.safetensors"]
 
 
-def test_two_workers_make_what_one_makes(energy_model, tmp_path):
-    """Interrupted by somebody once one structure is finished, and gone on with."""
-    blank, parts, steps, told = cubic_blank(energy_model, 4, atoms=(8, 11)), Parts(tmp_path / "g", {}), [], []
-    how = {"seed": 2, "n_steps": 20, "refine": HMCConfig(n_verlet=1, t_max=0.1)}
-    expected = generate(energy_model, blank, on_step=lambda n, _: steps.append(n), **how)
+def test_two_workers_make_what_one_makes(tiny_model, energy_model, tmp_path):
+    """Interrupted by somebody once one structure is finished, and gone on with; one model denoises, another one moves."""
+    blank, parts, steps, told = cubic_blank(tiny_model, 4, atoms=(8, 11)), Parts(tmp_path / "g", {}), [], []
+    how = {"seed": 2, "n_steps": 20, "refine": HMCConfig(n_verlet=1, t_max=0.1), "energy": energy_model}
+    expected = generate(tiny_model, blank, on_step=lambda n, _: steps.append(n), **how)
 
     def interrupted(*_):
         if parts.n_kept:
@@ -132,7 +132,7 @@ def test_two_workers_make_what_one_makes(energy_model, tmp_path):
 
     def shared(on_step, on_estimate):
         make_shares(
-            TWO, energy_model, blank, request=Request(), parts=parts, on_step=on_step, on_estimate=on_estimate, **how
+            TWO, tiny_model, blank, request=Request(), parts=parts, on_step=on_step, on_estimate=on_estimate, **how
         )
 
     with pytest.raises(KeyboardInterrupt):
@@ -144,7 +144,7 @@ def test_two_workers_make_what_one_makes(energy_model, tmp_path):
     assert sum(counted) == sum(steps)
     assert len(notes) > 1
     assert parts.n_kept == 4
-    assert torch.equal(generate(energy_model, blank, parts=parts, **how).positions, expected.positions)
+    assert torch.equal(generate(tiny_model, blank, parts=parts, **how).positions, expected.positions)
 
 
 def test_what_a_worker_says_is_wrong_is_raised_here(tiny_model, tmp_path):
