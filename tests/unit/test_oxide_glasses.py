@@ -21,7 +21,7 @@ def glasses():
 
 
 def test_glasses_are_neutral_and_have_their_properties(glasses):
-    assert len(glasses) == 2515
+    assert len(glasses) == 3009
     assert {formal_charge(each) for each in counts_of(glasses)} == {0}
     again = measured(glasses, ["density", "fractions"], Tools(None, "cpu")).properties
     for name in ("density", "li_fraction", "o_fraction"):
