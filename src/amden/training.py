@@ -7,8 +7,7 @@ goes on exactly. What it leaves is told in `run_folder`.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -23,15 +22,12 @@ from amden import __version__
 from amden.checkpoint import optimizer_tensors, restore_optimizer
 from amden.config import to_dict
 from amden.dataset import Split, data_facts
-from amden.diffusion.corruption import gaussian_noise
-from amden.diffusion.denoiser import Denoiser, Noise, Sample
-from amden.diffusion.loss import Losses, sample_times, score_matching
+from amden.diffusion.loss import Losses
 from amden.feed import Feed, Shapes
 from amden.inheritance import check_teacher, inherited, origin
 from amden.metrics import MetricsLog, Tally
 from amden.model import Model, denoiser_of
-from amden.neighbors import NeighborPlan
-from amden.nn.score import ScoreModel
+from amden.objective import Objective
 from amden.random import spawn_seeds
 from amden.recipe import Recipe, learning_rate, score_config
 from amden.run_folder import METRICS, STATE, read_state, write_run
@@ -149,10 +145,8 @@ class Run:
         fused = fabric.device.type == "cuda"
         adam = torch.optim.Adam(self._bare.network.parameters(), lr=self.config.learning_rate, fused=fused)
         self._network, self._optimizer = fabric.setup(self._bare.network, adam)
-        self._denoiser = self._bare.with_network(self._network)
         self._weights = list(self._bare.state_dict().values())
         self._average = {k: v.detach().clone() for k, v in self._bare.state_dict().items()}
-        self._teacher: ScoreModel | None = None
         self._data = split.training
         size = min(self._share(self.config.batch_size), len(split.training))
         limits: dict[str, Any] = {
@@ -161,7 +155,8 @@ class Run:
         }
         sets = [part for part in (split.training, split.validation) if len(part)]
         shapes = Shapes.of(concatenate(sets), cutoff=recipe.egnn.cutoff, batch_size=size, **limits)
-        self._room = shapes.room if compiled else None
+        student, room = self._bare.with_network(self._network), shapes.room if compiled else None
+        self._objective = Objective(recipe, student, fabric.autocast, room=room)
         self._feed, *held = (
             Feed(
                 part,
@@ -279,11 +274,9 @@ class Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         sample, plan = self._feed.sample(chosen, generator)
-        sample = self._hidden(sample, generator)
-        exponent, band = config.time_exponent, config.time_band
         self._optimizer.zero_grad(set_to_none=True)
         with self.fabric.no_backward_sync(self._network):
-            losses, t = self._losses(sample, plan, generator, self._teacher, exponent=exponent, band=band)
+            losses, t = self._objective.training(sample, plan, generator)
             self.fabric.backward(losses.total(config.weights).mean())
         self._share_gradients()
         self.fabric.clip_gradients(self._network, self._optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -305,41 +298,6 @@ class Run:
         parts = flat.split([g.numel() for g in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
 
-    def _losses(
-        self,
-        sample: Sample,
-        plan: NeighborPlan | None,
-        generator: torch.Generator,
-        teacher: ScoreModel | None = None,
-        **density: Any,
-    ) -> tuple[Losses, Tensor]:
-        """`density` is that of the times; evenly by default, which validation keeps to."""
-        diffusion, stratified = self.recipe.diffusion, self.config.stratified
-        t = sample_times(len(sample), diffusion, generator, stratified=stratified, **density)
-        noise = gaussian_noise(sample, generator)
-        how: dict[str, Any] = {"plan": plan, "room": self._room}
-        taught = None if teacher is None else self._told(partial(teacher, **how))
-        denoiser = partial(self._denoiser, **how)
-        return score_matching(denoiser, sample, t=t, noise=noise, diffusion=diffusion, teacher=taught), t
-
-    def _told(self, teacher: Denoiser) -> Denoiser:
-        """The teacher in the precision of training."""
-
-        def noise(sample: Sample, t: Tensor) -> Noise:
-            with self.fabric.autocast():
-                return teacher(sample, t)
-
-        return noise
-
-    def _hidden(self, sample: Sample, generator: torch.Generator) -> Sample:
-        """The sample with each property hidden from some systems, so that the model learns to do without."""
-        hidden = {}
-        for name in self.recipe.properties:
-            values = sample.conditions[name]
-            drop = torch.rand(len(values), generator=generator, device=values.device) < self.config.missing
-            hidden[name] = torch.where(drop.reshape(-1, *(1,) * (values.ndim - 1)), torch.nan, values)
-        return replace(sample, conditions=hidden)
-
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss of the averaged weights on the structures set aside at uniform times, with the same noise every time."""
@@ -348,7 +306,7 @@ class Run:
         if self._validation is not None:
             with self._averaged():
                 for sample, plan in self._validation.in_order(generator):
-                    tally.add(*self._losses(sample, plan, generator))
+                    tally.add(*self._objective.validation(sample, plan, generator))
         return tally.row("validation")
 
     @contextmanager
@@ -367,10 +325,11 @@ class Run:
         Errors: `ValueError` for a model of other elements, properties or noise.
         """
         check_teacher(teacher, self._bare)
-        self._teacher = teacher.denoiser.to(self.fabric.device).eval().requires_grad_(False)
-        if self._room is not None:
-            self._teacher.egnn.fuse(self.fabric.device)
-            self._teacher.network.compile(dynamic=False)
+        placed = teacher.denoiser.to(self.fabric.device).eval().requires_grad_(False)
+        if self._objective.room is not None:
+            placed.egnn.fuse(self.fabric.device)
+            placed.network.compile(dynamic=False)
+        self._objective.teacher = placed
         self.provenance["teacher"] = origin(teacher)
 
     def start_from(self, model: Model) -> None:

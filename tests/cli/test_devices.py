@@ -50,10 +50,10 @@ def test_two_processes_train_one_energy_model(tmp_path):
 SPY = """
 import sys, time
 import torch
-from amden import training
+from amden import objective, training
 from amden.cli import main
 
-plain, seen = training.score_matching, []
+plain, seen = objective.score_matching, []
 
 def spying(denoiser, sample, **given):
     if torch.is_grad_enabled():
@@ -66,7 +66,7 @@ class Watched(training.Run):
         weights = torch.cat([p.detach().flatten() for p in self._bare.parameters()])
         torch.save({"seen": seen, "weights": weights, "step": self.step}, f"rank-{self.fabric.global_rank}.pt")
 
-training.score_matching, training.Run = spying, Watched
+objective.score_matching, training.Run = spying, Watched
 if "slow" in sys.argv:
     sys.argv.remove("slow")
     advance = training.Run._advance

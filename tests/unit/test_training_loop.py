@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from amden import training
+from amden import objective
 from amden.checkpoint import load_checkpoint
 from amden.dataset import Split, split
 from amden.diffusion.loss import Losses, LossWeights, TimeBand
@@ -45,14 +45,14 @@ def parts() -> Split:
 def asked(monkeypatch):
     """Times and conditions of each batch: in training, and in validation."""
     seen: dict[bool, list[tuple[torch.Tensor, torch.Tensor]]] = {True: [], False: []}
-    plain = training.score_matching
+    plain = objective.score_matching
 
     def spying(denoiser, sample, **given):
         x = sample.conditions.get("x", torch.zeros(len(sample)))
         seen[torch.is_grad_enabled()].append((given["t"], x))
         return plain(denoiser, sample, **given)
 
-    monkeypatch.setattr(training, "score_matching", spying)
+    monkeypatch.setattr(objective, "score_matching", spying)
     return seen
 
 
@@ -195,7 +195,7 @@ def test_a_run_does_not_go_on_with_other_data(fabric, parts, tmp_path):
 
 def failing(monkeypatch, at: int, error: BaseException | None = None):
     """From training step `at` on the loss is infinite; or the step fails."""
-    plain, calls = training.score_matching, [0]
+    plain, calls = objective.score_matching, [0]
 
     def broken(denoiser, sample, **given):
         found = plain(denoiser, sample, **given)
@@ -206,7 +206,7 @@ def failing(monkeypatch, at: int, error: BaseException | None = None):
             raise error
         return Losses(found.positions * torch.inf, found.elements)
 
-    monkeypatch.setattr(training, "score_matching", broken)
+    monkeypatch.setattr(objective, "score_matching", broken)
 
 
 @pytest.mark.parametrize(("at", "kept"), [(6, 4), (2, None)])
