@@ -119,8 +119,8 @@ def generate(
         try:
             run, lead, mover, energetic = batches.prepared(chosen, size)
             if on_estimate is not None:
-                each, moving = run.seconds(), mover.seconds() if mover is not None else 0.0
-                moving = moving or each
+                each = run.seconds()
+                moving = each if mover is None else mover.seconds()
                 passed = [request.asked(t) * (each + (n - 1) * moving) for n, t in zip(work, times, strict=True)]
                 left = (len(own) - sum(map(len, done.values()))) / len(chosen) * sum(passed)
                 on_estimate(left - sum(passed[: kept.steps_done]))
