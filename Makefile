@@ -33,8 +33,7 @@ bench: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) out build dist site
 
-# Bytecode is made of what is imported, when it is: pip would take longer to make it of all that there is.
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
