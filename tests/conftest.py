@@ -9,12 +9,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from hypothesis import settings
+from lightning_fabric import Fabric
 
+from amden.dataset import Split, split
 from amden.diffusion.schedule import Diffusion
 from amden.diffusion.vocabulary import Vocabulary
 from amden.model import Model, save_model
 from amden.nn.egnn import EGNNConfig
 from amden.nn.score import ScoreConfig, ScoreModel
+from amden.testing import random_structures
 
 settings.register_profile("gate", derandomize=True, deadline=None)
 if os.environ.get("CI"):
@@ -69,3 +72,15 @@ def tiny_checkpoint(tiny_model, tmp_path):
     path = tmp_path / "tiny.safetensors"
     save_model(path, tiny_model)
     return path
+
+
+@pytest.fixture
+def fabric() -> Fabric:
+    """One process on the CPU to train in."""
+    return Fabric(accelerator="cpu", devices=1, precision="32-true")
+
+
+@pytest.fixture
+def parts() -> Split:
+    """Eight small systems of oxygen and silicon to train on, and four set aside."""
+    return split(random_structures([8] * 12, species=(8, 14), seed=1, dtype=torch.float32), validation=4)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from amden.cli.program import main
 from amden.dataset import Split, split
@@ -22,16 +21,6 @@ from amden.training import train
 EGNN = EGNNConfig(layers=1, hidden=16, channels=2, cutoff=4.0, n_norm=10.0)
 LOOP = TrainingConfig(steps=2, batch_size=4, warmup=1, validation=4, log_every=1, validate_every=2, learning_rate=1e-6)
 TAUGHT = replace(LOOP, teacher="another")
-
-
-@pytest.fixture
-def fabric():
-    return Fabric(accelerator="cpu", devices=1, precision="32-true")
-
-
-@pytest.fixture
-def parts() -> Split:
-    return split(random_structures([8] * 12, species=(8, 14), seed=1, dtype=torch.float32), validation=4)
 
 
 def test_a_model_that_learns_from_itself_has_nothing_to_learn_and_is_validated_by_noise(fabric, parts, tmp_path):

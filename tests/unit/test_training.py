@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from amden.dataset import Split, data_facts, split
 from amden.model import load_model
@@ -18,16 +17,6 @@ EGNN = EGNNConfig(layers=1, hidden=16, channels=2, cutoff=4.0, n_norm=10.0)
 LOOP = TrainingConfig(
     steps=12, batch_size=4, warmup=2, validation=4, log_every=3, validate_every=6, save_every=6, learning_rate=3e-3
 )
-
-
-@pytest.fixture
-def fabric():
-    return Fabric(accelerator="cpu", devices=1, precision="32-true")
-
-
-@pytest.fixture
-def parts() -> Split:
-    return split(random_structures([8] * 12, species=(8, 14), seed=1, dtype=torch.float32), validation=4)
 
 
 def weights(model):

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from amden import objective
 from amden.checkpoint import load_checkpoint
@@ -27,11 +26,6 @@ LOOP = TrainingConfig(
 RECIPE = Recipe(egnn=EGNN, training=LOOP)
 HELD_OUT = 7.0
 """The property of the structures set aside, which no other has."""
-
-
-@pytest.fixture
-def fabric():
-    return Fabric(accelerator="cpu", devices=1, precision="32-true")
 
 
 @pytest.fixture

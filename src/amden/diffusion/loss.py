@@ -86,8 +86,8 @@ def score_matching(
     """Errors of a denoiser on clean samples to which `noise` was added at times `t` (eq. 3, 17).
 
     With a `teacher` they are the differences from what that one predicts: nearly the mean of all noise that leads to
-    the same noisy sample, about which a drawn noise scatters by most of its variance. A student of the same data learns
-    the same function from far fewer samples.
+    the same noisy sample, about which a drawn noise scatters by most of its variance. A student that has far to go
+    gains by that, but it inherits the teacher's errors.
 
     >>> from amden.testing import random_sample
     >>> sample, t = random_sample([2]), torch.tensor([0.5], dtype=torch.float64)
